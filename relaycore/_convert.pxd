@@ -1,0 +1,119 @@
+# Between the engine's structs and Python's values. Everything here holds the GIL.
+#
+# Owns: the textual form of addresses and networks, and what Python is shown of a flow.
+# Who may touch it: _engine.
+# Never here: a worker's thread.
+
+from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
+from libc.stdlib cimport calloc, qsort
+from libc.string cimport memcmp, memcpy, memset
+
+from relaycore._addr cimport Addr, Network, Networks, addr_is_v4
+from relaycore._flow cimport DRAINING, SHUT, Flow
+from relaycore._libc cimport AF_INET, AF_INET6, inet_ntop, inet_pton
+from relaycore._ring cimport Finished
+from relaycore._stats cimport HISTOGRAM_BUCKETS, Histogram
+
+
+cdef inline object addr_to_python(const Addr* a):
+    cdef char text[64]
+    if addr_is_v4(a):
+        inet_ntop(AF_INET, &a.ip[12], text, sizeof(text))
+    else:
+        inet_ntop(AF_INET6, a.ip, text, sizeof(text))
+    host = (<bytes>text).decode("ascii")
+    return (f"{host}%{a.scope}" if a.scope else host, a.port)
+
+
+cdef inline int addr_from_python(Addr* out, str host, int port) except -1:
+    """ValueError for what is no numeric address."""
+    cdef bytes text
+    if not 0 <= port <= 65535:
+        raise ValueError(f"port: expected 0 to 65535, found {port}")
+    host, _, scope = host.partition("%")
+    text = host.encode("ascii")
+    memset(out, 0, sizeof(Addr))
+    out.port = <uint16_t>port
+    out.scope = <uint32_t>int(scope) if scope else 0
+    out.ip[10] = 0xff
+    out.ip[11] = 0xff
+    if inet_pton(AF_INET, text, &out.ip[12]) != 1 and inet_pton(AF_INET6, text, out.ip) != 1:
+        raise ValueError(f"address: expected a numeric IPv4 or IPv6 address, found {host!r}")
+    return 0
+
+
+cdef inline int network_from_python(Network* out, str text) except -1:
+    cdef Addr base
+    host, _, bits = text.partition("/")
+    addr_from_python(&base, host, 0)
+    v4 = addr_is_v4(&base)
+    length = int(bits) if bits else (32 if v4 else 128)
+    if not 0 <= length <= (32 if v4 else 128):
+        raise ValueError(f"network: expected a prefix length of 0 to {32 if v4 else 128}, found {text!r}")
+    memcpy(out.ip, base.ip, 16)
+    out.bits = <uint8_t>(length + 96 if v4 else length)
+    return 0
+
+
+cdef inline int compare_networks(const void* a, const void* b) noexcept nogil:
+    return memcmp((<const Network*>a).ip, (<const Network*>b).ip, 16)
+
+
+cdef inline int networks_from_python(Networks* out, object texts) except -1:
+    """The caller frees out, also after an exception."""
+    cdef Network network
+    out.wide = <Network*>calloc(len(texts) + 1, sizeof(Network))
+    out.single = <Network*>calloc(len(texts) + 1, sizeof(Network))
+    if out.wide == NULL or out.single == NULL:
+        raise MemoryError
+    for text in texts:
+        network_from_python(&network, text)
+        if network.bits == 128:
+            out.single[out.single_count] = network
+            out.single_count += 1
+        else:
+            out.wide[out.wide_count] = network
+            out.wide_count += 1
+    qsort(out.single, out.single_count, sizeof(Network), compare_networks)
+    return 0
+
+
+cdef inline tuple record_to_python(const Finished* f):
+    return (
+        f.id, f.listener, addr_to_python(&f.client), addr_to_python(&f.origin) if f.origin_known else None, f.bytes[0], f.bytes[1],
+        f.started_ns, f.ended_ns, f.connected_ns - f.started_ns if f.connected_ns else -1, f.lane, f.reason, f.error,
+    )
+
+
+cdef inline tuple flow_to_python(const Flow* f, int worker):
+    cdef int h, half_closed = 0
+    for h in range(2):
+        if f.half[h].state == SHUT or f.half[h].state == DRAINING:
+            half_closed |= 1 << h
+    return (
+        f.id, f.listener, worker, addr_to_python(&f.client), addr_to_python(&f.origin) if f.origin_known else None, f.half[0].bytes,
+        f.half[1].bytes, f.started_ns, f.active_ns, f.connected_ns - f.started_ns if f.connected_ns else -1, f.phase - 1, f.lane,
+        f.half[0].pending, f.half[1].pending, half_closed,
+    )
+
+
+cdef inline tuple histogram_to_python(list histograms, int first, int last, double unit):
+    """(bounds, cumulative counts, total) of the sum; bounds 4**first to 4**last of the unit. histograms: addresses, one per worker."""
+    cdef uint64_t counts[HISTOGRAM_BUCKETS]
+    cdef uint64_t total = 0, below = 0
+    cdef Histogram* one
+    cdef int k
+    memset(counts, 0, sizeof(counts))
+    for place in histograms:
+        one = <Histogram*><size_t>place
+        total += one.total
+        for k in range(HISTOGRAM_BUCKETS):
+            counts[k] += one.counts[k]
+    bounds = []
+    cumulative = []
+    for k in range(HISTOGRAM_BUCKETS):
+        below += counts[k]
+        if first <= k <= last:
+            bounds.append(4.0**k * unit)
+            cumulative.append(below)
+    return tuple(bounds), (*cumulative, below), total * unit

@@ -1,0 +1,117 @@
+# A worker: everything that one thread owns, in one struct, and what all workers share.
+#
+# Owns: the shape of Worker, its queue of flows that have something to do, and its way to ring for Python.
+# Who may touch it: the rooms above, each the part that it is about.
+# Never here: anything that two workers write, but for the three words of Shared.
+
+from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
+
+from relaycore._addr cimport Addr
+from relaycore._atomic cimport atomic_exchange
+from relaycore._check cimport RELAY_CHECK
+from relaycore._flow cimport Capture, Direction, Flow
+from relaycore._mailbox cimport Mailbox, Settings
+from relaycore._move cimport Gear
+from relaycore._ring cimport Ring
+from relaycore._stats cimport MAX_LISTENERS, Stats
+from relaycore._libc cimport epoll_event
+from relaycore._sys cimport sys_eventfd_ring
+from relaycore._table cimport NO_FLOW, Table, table_index
+from relaycore._wheel cimport Wheel
+
+cdef enum:
+    # One epoll_wait: more than this makes the first flow of a batch wait for the last one's bytes.
+    BATCH_EVENTS = 256
+    # A flow's turn: smaller loses bulk throughput, larger lets one bulk flow delay the others.
+    TURN_BYTES = 512 * 1024
+    MAX_SOCKETS = 128           # listening sockets of one worker: two families of every listener
+
+    # epoll tokens of what is no flow: bit 63, then what it is, then which.
+    TOKEN_BELL = 1
+    TOKEN_SOCKET = 2
+
+
+cdef struct Listener:           # facts, fixed at start
+    Direction direction
+    Capture capture
+    uint16_t port
+    bint preserve_client
+    Addr target                 # capture none
+
+
+cdef struct Shared:             # by all workers
+    uint64_t live               # flows
+    uint64_t asleep             # Python waits for wake_fd: the first worker that swaps it to 0 rings
+    uint64_t running            # workers that have not ended
+    int wake_fd                 # eventfd
+    uint32_t listener_count
+    Listener listeners[MAX_LISTENERS]
+
+
+cdef struct Socket:             # a listening socket of this worker
+    int fd                      # owned; -1 once it is closed
+    uint16_t listener
+
+
+cdef struct Worker:
+    Shared* shared
+    Settings* settings          # owned; swapped between two batches
+    Mailbox mailbox
+    Gear gear
+    Table table
+    Wheel wheel
+    Ring ring
+    Stats* stats                # owned
+    epoll_event* events
+    int epoll
+    int spare_fd                # held back for the moment when there is no other
+    int diag_fd                 # netlink, for spoofed dials; -1 until the first one
+    uint32_t number
+    uint32_t workers
+    uint64_t flows_opened       # ids
+    uint32_t turn_bytes         # TURN_BYTES; tests make it 1
+    uint32_t queue_first
+    uint32_t queue_last
+    uint32_t queue_length
+    uint32_t socket_count
+    Socket sockets[MAX_SOCKETS]
+    uint64_t random             # state of the generator for spoofed ports
+    uint64_t paused_since_ns    # accepting pauses at a limit; 0: it does not
+    uint64_t pause_look_ns      # when to look again
+    bint draining
+    bint stopping
+
+
+cdef inline uint64_t special_token(uint32_t what, uint32_t which) noexcept nogil:
+    return <uint64_t>1 << 63 | <uint64_t>what << 32 | which
+
+
+cdef inline void queue_push(Worker* w, Flow* flow) noexcept nogil:
+    """The flow has something to do; once is enough."""
+    cdef uint32_t i = table_index(&w.table, flow)
+    if flow.queued:
+        return
+    flow.queued = True
+    flow.queue_next = NO_FLOW
+    if w.queue_length == 0:
+        w.queue_first = i
+    else:
+        w.table.flows[w.queue_last].queue_next = i
+    w.queue_last = i
+    w.queue_length += 1
+
+
+cdef inline Flow* queue_pop(Worker* w) noexcept nogil:
+    """The queue must not be empty."""
+    cdef Flow* flow = &w.table.flows[w.queue_first]
+    RELAY_CHECK(w.queue_length != 0 and flow.queued)
+    w.queue_first = flow.queue_next
+    w.queue_length -= 1
+    flow.queued = False
+    return flow
+
+
+cdef inline void ring_for_python(Worker* w) noexcept nogil:
+    """Wake Python once per batch of news: it says when it waits again."""
+    if atomic_exchange(&w.shared.asleep, 0) != 0:
+        sys_eventfd_ring(w.shared.wake_fd)

@@ -1,0 +1,134 @@
+# Dialling: the socket towards the origin, from socket() to connected or to the reason why not.
+#
+# Owns: the options of dialled sockets, and what a failed dial is called.
+# Who may touch it: _accept begins a dial, _step goes on with it.
+# Never here: a second origin. What cannot be reached is passed on to the client as a reset.
+
+from libc.errno cimport (
+    EACCES, EADDRINUSE, EADDRNOTAVAIL, ECONNREFUSED, EHOSTDOWN, EHOSTUNREACH, EINPROGRESS, EINTR, EMFILE, ENETDOWN, ENETUNREACH, ENFILE,
+    ENOBUFS, ENOMEM, EPERM, ETIMEDOUT,
+)
+from libc.stdint cimport uint32_t, uint8_t
+
+from relaycore._addr cimport addr_is_v4, addr_to_sockaddr
+from relaycore._close cimport flow_close
+from relaycore._core cimport Listener, Worker
+from relaycore._flow cimport CLIENT, FAILED, HUP, ORIGIN, RELAYING, URGENT, WRITABLE, Flow
+from relaycore._mailbox cimport Settings
+from relaycore._spoof cimport bind_as_client
+from relaycore._stats cimport (
+    CLIENT_LEFT, CONNECT_TIMEOUT, COUNT_FILES_LIMITED, COUNT_MEMORY_LIMITED, COUNT_PORTS_LIMITED, ERROR, LIMIT, REFUSED, UNREACHABLE,
+    Reason, count, count_dial_error,
+)
+from relaycore._libc cimport (
+    AF_INET, AF_INET6, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, EPOLL_CTL_ADD, SOL_SOCKET, SOL_TCP, SO_KEEPALIVE,
+    SO_MARK, SO_OOBINLINE, TCP_KEEPCNT, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_NODELAY, sockaddr_storage, socklen_t,
+)
+from relaycore._sys cimport sys_connect, sys_epoll_set, sys_set_int, sys_socket, sys_socket_error
+from relaycore._table cimport flow_token, table_index
+from relaycore._wheel cimport wheel_put
+
+
+cdef inline Reason dial_reason(int error) noexcept nogil:
+    """What a user calls it."""
+    if error == ECONNREFUSED:
+        return REFUSED
+    if error == ETIMEDOUT:
+        return CONNECT_TIMEOUT
+    if error in (EHOSTUNREACH, ENETUNREACH, EHOSTDOWN, ENETDOWN, EACCES, EPERM):
+        return UNREACHABLE
+    if error in (EMFILE, ENFILE, ENOBUFS, ENOMEM, EADDRNOTAVAIL, EADDRINUSE):
+        return LIMIT
+    return ERROR
+
+
+cdef inline void count_limit(Worker* w, int error) noexcept nogil:
+    """Which limit of the system an errno speaks of, if of any."""
+    if error == EMFILE or error == ENFILE:
+        count(w.stats, COUNT_FILES_LIMITED)
+    elif error == ENOBUFS or error == ENOMEM:
+        count(w.stats, COUNT_MEMORY_LIMITED)
+    elif error == EADDRNOTAVAIL or error == EADDRINUSE:
+        count(w.stats, COUNT_PORTS_LIMITED)
+
+
+cdef inline void dial_failed(Worker* w, Flow* flow, int error) noexcept nogil:
+    flow.error = <short>error
+    count_dial_error(w.stats, error)
+    count_limit(w, error)
+    flow_close(w, flow, dial_reason(error))
+
+
+cdef inline int side_register(Worker* w, Flow* flow, int side) noexcept nogil:
+    """Into epoll, once for the socket's life, edge-triggered. 0 or -errno."""
+    return sys_epoll_set(
+        w.epoll, EPOLL_CTL_ADD, flow.side[side].fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET,
+        flow_token(table_index(&w.table, flow), flow.generation, side),
+    )
+
+
+cdef inline int dial_options(const Settings* settings, int fd) noexcept nogil:
+    """0 or -errno. The listener's options are inherited by the client's side: there nothing is left to set."""
+    cdef int answer
+    if settings.mark != 0:
+        # Without the mark the rules would send this socket back to us: that must not be ignored.
+        answer = sys_set_int(fd, SOL_SOCKET, SO_MARK, <int>settings.mark)
+        if answer < 0:
+            return answer
+    sys_set_int(fd, SOL_TCP, TCP_NODELAY, 1)
+    sys_set_int(fd, SOL_SOCKET, SO_OOBINLINE, 1)
+    if settings.keepalive_time_s != 0:
+        sys_set_int(fd, SOL_SOCKET, SO_KEEPALIVE, 1)
+        sys_set_int(fd, SOL_TCP, TCP_KEEPIDLE, settings.keepalive_time_s)
+        sys_set_int(fd, SOL_TCP, TCP_KEEPINTVL, settings.keepalive_interval_s)
+        sys_set_int(fd, SOL_TCP, TCP_KEEPCNT, settings.keepalive_probes)
+    return 0
+
+
+cdef inline void dial(Worker* w, Flow* flow) noexcept nogil:
+    """Begin to connect to flow.origin. The flow may be closed when this returns."""
+    cdef Listener* listener = &w.shared.listeners[flow.listener]
+    cdef sockaddr_storage origin
+    cdef socklen_t size = addr_to_sockaddr(&flow.origin, &origin)
+    cdef int answer = sys_socket(AF_INET if addr_is_v4(&flow.origin) else AF_INET6)
+    if answer < 0:
+        dial_failed(w, flow, -answer)
+        return
+    flow.side[ORIGIN].fd = answer
+    answer = dial_options(w.settings, flow.side[ORIGIN].fd)
+    if answer == 0 and listener.preserve_client:
+        answer = bind_as_client(w, flow)
+    if answer == 0:
+        answer = sys_connect(flow.side[ORIGIN].fd, &origin, size)
+    if answer == 0 or answer == -EINPROGRESS or answer == -EINTR:
+        answer = side_register(w, flow, ORIGIN)
+    if answer < 0:
+        dial_failed(w, flow, -answer)
+    elif w.settings.connect_timeout_ns != 0:
+        wheel_put(&w.wheel, table_index(&w.table, flow), flow.started_ns + w.settings.connect_timeout_ns)
+
+
+cdef inline void dial_step(Worker* w, Flow* flow) noexcept nogil:
+    """An event came while dialling: the client has gone, the origin has answered, or neither."""
+    cdef uint8_t heard = flow.side[ORIGIN].ready
+    cdef int error
+    if flow.side[CLIENT].ready & FAILED:
+        error = sys_socket_error(flow.side[CLIENT].fd)
+        if error != 0:
+            flow.error = <short>(error if error > 0 else -error)
+            flow_close(w, flow, CLIENT_LEFT)
+            return
+        flow.side[CLIENT].ready &= <uint8_t>~FAILED
+    if not heard & (WRITABLE | FAILED | HUP):
+        return
+    if heard & (FAILED | HUP):
+        # Both can also be news of a connection that was made and has ended since: the error tells.
+        error = sys_socket_error(flow.side[ORIGIN].fd)
+        flow.side[ORIGIN].ready &= <uint8_t>~FAILED
+        if error != 0:
+            dial_failed(w, flow, error if error > 0 else -error)
+            return
+    flow.phase = RELAYING
+    flow.connected_ns = w.gear.now_ns
+    flow.active_ns = w.gear.now_ns
+    flow.side[ORIGIN].ready |= WRITABLE

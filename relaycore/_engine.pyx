@@ -1,0 +1,388 @@
+"""The engine's face to Python: class Engine, and the process privileges that the standard library lacks.
+
+Owns: the memory of all workers, their threads, and the one `with nogil` that runs them (see _worker.pxd for the loop).
+Who may touch it: sidecar.proxy and sidecar.privileges.
+Never here: a decision about a flow; anything that a worker waits for.
+"""
+
+import os
+import threading
+import time
+from errno import errorcode
+
+from libc.stdint cimport int32_t, uint32_t, uint64_t, uint8_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memset
+
+from relaycore._facts import Histogram as HistogramFacts
+from relaycore._facts import LiveFlow, Record
+from relaycore._facts import Settings as SettingsFacts
+
+from relaycore._atomic cimport atomic_acquire, atomic_exchange, atomic_load
+from relaycore._check cimport RELAY_BUILD
+from relaycore._convert cimport addr_from_python, flow_to_python, histogram_to_python, networks_from_python, record_to_python
+from relaycore._core cimport BATCH_EVENTS, MAX_SOCKETS, TOKEN_BELL, TOKEN_SOCKET, TURN_BYTES, Listener, Shared, Worker, special_token
+from relaycore._flow cimport Capture, Direction, Flow
+from relaycore._libc cimport EPOLLIN, EPOLL_CTL_ADD, __user_cap_data_struct, epoll_event
+from relaycore._mailbox cimport (
+    DRAIN, STOP, Mailbox, Settings, Snapshot, mailbox_free, mailbox_make, post_order, post_settings, post_snapshot, settings_free, settings_new,
+    take_back_snapshot,
+)
+from relaycore._pipe cimport BUFFER_BYTES, PIPE_BYTES, buffer_pool_free, buffer_pool_make, pipe_pool_free, pipe_pool_make
+from relaycore._ring cimport Finished, ring_free, ring_make, ring_take
+from relaycore._stats cimport COUNTER_COUNT, DIAL_ERRNOS, MAX_LISTENERS, REASON_COUNT, Stats
+from relaycore._sys cimport (
+    sys_capget, sys_capset, sys_close, sys_epoll, sys_epoll_set, sys_eventfd, sys_eventfd_clear, sys_eventfd_ring, sys_map, sys_now_ns,
+    sys_poll_one, sys_prctl, sys_unmap,
+)
+from relaycore._table cimport table_free, table_make
+from relaycore._wheel cimport wheel_free, wheel_make
+from relaycore._worker cimport worker_run
+
+BUILD = (<bytes>RELAY_BUILD).decode("ascii")
+
+# The order is that of the enums in _flow.pxd and _stats.pxd.
+DIRECTIONS = ("outbound", "inbound", "gateway")
+CAPTURES = ("redirect", "tproxy", "none")
+LANES = ("copy", "splice", "element")
+PHASES = ("dialling", "relaying", "closed")
+REASONS = (
+    "finished", "refused", "unreachable", "connect_timeout", "reset_by_client", "reset_by_origin", "client_left", "idle",
+    "half_close_timeout", "limit", "loop", "not_captured", "foreign_origin", "foreign_client", "drained", "rejected", "element_failed",
+    "error",
+)
+COUNTERS = (
+    "accept_errors", "accept_pauses", "connections_shed", "flows_limited", "files_limited", "memory_limited", "ports_limited",
+    "pipes_exhausted", "pipes_denied", "pending_exhausted", "records_lost", "resets_forced", "urgent_bytes", "to_splice", "to_copy",
+    "turns",
+)
+HISTOGRAMS = ("connect_seconds", "duration_seconds", "flow_bytes")
+
+if len(REASONS) != REASON_COUNT or len(COUNTERS) != COUNTER_COUNT:
+    raise ImportError("relaycore: the names of reasons or counters are not those of the engine")
+
+
+cdef int check(int answer, str what) except -1:
+    """OSError from a sys_*() that said no."""
+    if answer < 0:
+        raise OSError(-answer, f"{what}: {os.strerror(-answer)}")
+    return answer
+
+
+cdef Settings* settings_from_python(object given) except NULL:
+    cdef Settings* settings = settings_new()
+    if settings == NULL:
+        raise MemoryError
+    try:
+        settings.max_flows = given.max_flows
+        settings.connect_timeout_ns = <uint64_t>given.connect_timeout_ms * 1000000
+        settings.idle_timeout_ns = <uint64_t>given.idle_timeout_ms * 1000000
+        settings.half_close_timeout_ns = <uint64_t>given.half_close_timeout_ms * 1000000
+        settings.keepalive_time_s = given.keepalive_time_s
+        settings.keepalive_interval_s = given.keepalive_interval_s
+        settings.keepalive_probes = given.keepalive_probes
+        settings.mark = given.mark
+        settings.access = given.access
+        networks_from_python(&settings.own, given.own_networks)
+    except BaseException:
+        settings_free(settings)
+        raise
+    return settings
+
+
+cdef class Engine:
+    cdef Shared* shared
+    cdef Worker* workers
+    cdef uint32_t worker_count
+    cdef int answer_fd
+    cdef object threads
+    cdef object asking
+
+    def __cinit__(self):
+        self.answer_fd = -1
+
+    def __init__(
+        self, settings, *, workers, max_pipes=32, max_pending_bytes=64 * 1024 * 1024, table_flows=0, turn_bytes=TURN_BYTES,
+        copy_bytes=BUFFER_BYTES, pipe_bytes=PIPE_BYTES,
+    ):
+        cdef uint32_t i
+        if self.shared != NULL:
+            raise RuntimeError("Engine: already made")
+        for name, value, least, most in (
+            ("workers", workers, 1, 1024), ("max_pipes", max_pipes, 0, 1 << 20), ("max_pending_bytes", max_pending_bytes, 0, 1 << 44),
+            ("max_flows", settings.max_flows, 1, 1 << 28), ("table_flows", table_flows, 0, 1 << 28),
+            ("turn_bytes", turn_bytes, 1, 1 << 30), ("copy_bytes", copy_bytes, 1, BUFFER_BYTES), ("pipe_bytes", pipe_bytes, 1, 1 << 30),
+        ):
+            if not least <= value <= most:
+                raise ValueError(f"Engine: {name}: expected {least} to {most}, found {value}")
+        self.threads = []
+        self.asking = threading.Lock()
+        self.shared = <Shared*>calloc(1, sizeof(Shared))
+        self.workers = <Worker*>calloc(workers, sizeof(Worker))
+        if self.shared == NULL or self.workers == NULL:
+            raise MemoryError
+        self.worker_count = workers
+        for i in range(self.worker_count):
+            self.workers[i].epoll = self.workers[i].spare_fd = self.workers[i].diag_fd = self.workers[i].mailbox.bell = -1
+        self.shared.wake_fd = -1
+        self.shared.asleep = 1
+        self.shared.wake_fd = check(sys_eventfd(), "eventfd")
+        self.answer_fd = check(sys_eventfd(), "eventfd")
+        for i in range(self.worker_count):
+            # One flow more than may live: the slot in which a connection over the limit is refused.
+            self.make_worker(
+                i, settings, max(table_flows, settings.max_flows) + 1, max_pipes // workers, max_pending_bytes // workers // BUFFER_BYTES,
+                turn_bytes, copy_bytes, pipe_bytes,
+            )
+
+    cdef int make_worker(
+        self, uint32_t number, object settings, uint32_t flows, int32_t pipes, int32_t buffers, uint32_t turn_bytes, uint32_t copy_bytes,
+        int32_t pipe_bytes,
+    ) except -1:
+        cdef Worker* w = &self.workers[number]
+        w.shared = self.shared
+        w.number = number
+        w.workers = self.worker_count
+        w.turn_bytes = turn_bytes
+        w.settings = settings_from_python(settings)
+        w.stats = <Stats*>sys_map(sizeof(Stats))
+        w.gear.stats = w.stats
+        w.gear.copy_bytes = copy_bytes
+        w.gear.scratch = <uint8_t*>malloc(BUFFER_BYTES)
+        w.gear.now_ns = sys_now_ns()
+        w.events = <epoll_event*>calloc(BATCH_EVENTS, sizeof(epoll_event))
+        w.random = int.from_bytes(os.urandom(8), "little")
+        if (
+            w.stats == NULL or w.gear.scratch == NULL or w.events == NULL or not table_make(&w.table, flows)
+            or not wheel_make(&w.wheel, flows, w.gear.now_ns) or not ring_make(&w.ring)
+            or not pipe_pool_make(&w.gear.pipes, pipes, pipe_bytes) or not buffer_pool_make(&w.gear.buffers, buffers)
+        ):
+            raise MemoryError
+        check(mailbox_make(&w.mailbox), "eventfd")
+        w.epoll = check(sys_epoll(), "epoll_create1")
+        w.spare_fd = check(sys_eventfd(), "eventfd")
+        check(sys_epoll_set(w.epoll, EPOLL_CTL_ADD, w.mailbox.bell, EPOLLIN, special_token(TOKEN_BELL, 0)), "epoll_ctl")
+        return 0
+
+    def __dealloc__(self):
+        cdef uint32_t i, k
+        cdef Worker* w
+        for i in range(self.worker_count):
+            w = &self.workers[i]
+            settings_free(w.settings)
+            mailbox_free(&w.mailbox)
+            pipe_pool_free(&w.gear.pipes)
+            buffer_pool_free(&w.gear.buffers)
+            table_free(&w.table)
+            wheel_free(&w.wheel)
+            ring_free(&w.ring)
+            free(w.gear.scratch)
+            free(w.events)
+            sys_unmap(w.stats, sizeof(Stats))
+            for k in range(w.socket_count):
+                close_if_open(w.sockets[k].fd)
+            close_if_open(w.epoll)
+            close_if_open(w.spare_fd)
+            close_if_open(w.diag_fd)
+        if self.shared != NULL:
+            close_if_open(self.shared.wake_fd)
+        close_if_open(self.answer_fd)
+        free(self.workers)
+        free(self.shared)
+
+    def add_listener(self, fds, *, direction, capture, port, target=None, preserve_client=False):
+        cdef uint32_t number = self.shared.listener_count
+        cdef Listener* listener = &self.shared.listeners[number]
+        cdef Worker* w
+        cdef int i, fd
+        if self.threads:
+            raise RuntimeError("add_listener: the engine has started")
+        if number == MAX_LISTENERS or len(fds) > MAX_SOCKETS // MAX_LISTENERS * self.worker_count:
+            raise ValueError(f"add_listener: expected at most {MAX_LISTENERS} listeners of two sockets per worker")
+        if not 0 <= direction < len(DIRECTIONS) or not 0 <= capture < len(CAPTURES):
+            raise ValueError(f"add_listener: direction {direction}, capture {capture}: expected an index of DIRECTIONS, CAPTURES")
+        if (target is None) != (CAPTURES[capture] != "none"):
+            raise ValueError("add_listener: expected a target with capture none, and only there")
+        if target is not None:
+            addr_from_python(&listener.target, target[0], target[1])
+        listener.direction = <Direction><int>direction
+        listener.capture = <Capture><int>capture
+        listener.port = port
+        listener.preserve_client = preserve_client
+        self.shared.listener_count += 1
+        for i, fd in enumerate(fds):
+            w = &self.workers[i % self.worker_count]
+            w.sockets[w.socket_count].fd = fd
+            w.sockets[w.socket_count].listener = number
+            check(sys_epoll_set(w.epoll, EPOLL_CTL_ADD, fd, EPOLLIN, special_token(TOKEN_SOCKET, w.socket_count)), "epoll_ctl")
+            w.socket_count += 1
+        return number
+
+    def start(self):
+        if self.threads:
+            raise RuntimeError("start: the engine has started")
+        self.shared.running = self.worker_count
+        for i in range(self.worker_count):
+            # Daemons: an interpreter that ends in an error must not wait for flows.
+            self.threads.append(threading.Thread(target=self._run, args=(i,), name=f"relay-worker-{i}", daemon=True))
+        for thread in self.threads:
+            thread.start()
+
+    def _run(self, uint32_t number):
+        cdef Worker* w = &self.workers[number]
+        with nogil:
+            worker_run(w)
+
+    def configure(self, settings):
+        cdef uint32_t i
+        cdef list fresh = []
+        # All are made before one is posted: a wrong value changes nothing.
+        for i in range(self.worker_count):
+            fresh.append(<size_t>settings_from_python(settings))
+        for i in range(self.worker_count):
+            post_settings(&self.workers[i].mailbox, <Settings*><size_t>fresh[i])
+
+    def drain(self):
+        for i in range(self.worker_count):
+            post_order(&self.workers[i].mailbox, DRAIN)
+
+    def stop(self):
+        for i in range(self.worker_count):
+            post_order(&self.workers[i].mailbox, STOP)
+
+    def join(self, timeout=None):
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for thread in self.threads:
+            thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in self.threads)
+
+    @property
+    def running(self):
+        return atomic_load(&self.shared.running)
+
+    @property
+    def live(self):
+        return atomic_load(&self.shared.live)
+
+    def wakeup_fileno(self):
+        return self.shared.wake_fd
+
+    def records(self, limit=4096):
+        cdef Finished finished
+        cdef uint32_t i
+        cdef list out = []
+        sys_eventfd_clear(self.shared.wake_fd)
+        for i in range(self.worker_count):
+            while len(out) < limit and ring_take(&self.workers[i].ring, &finished):
+                out.append(Record._make(record_to_python(&finished)))
+        atomic_exchange(&self.shared.asleep, 1)
+        for i in range(self.worker_count):
+            # What was pushed before the line above rang nobody: ring for it here.
+            if self.workers[i].ring.taken != atomic_acquire(&self.workers[i].ring.pushed):
+                sys_eventfd_ring(self.shared.wake_fd)
+        return out
+
+    def counters(self):
+        return {name: sum(atomic_load(&self.workers[w].stats.counters[k]) for w in range(self.worker_count))
+                for k, name in enumerate(COUNTERS)}
+
+    def opened(self):
+        return [sum(atomic_load(&self.workers[w].stats.listeners[n].opened) for w in range(self.worker_count))
+                for n in range(self.shared.listener_count)]
+
+    def bytes(self):
+        return [tuple(sum(atomic_load(&self.workers[w].stats.listeners[n].bytes[h]) for w in range(self.worker_count)) for h in range(2))
+                for n in range(self.shared.listener_count)]
+
+    def reasons(self):
+        return [{name: sum(atomic_load(&self.workers[w].stats.listeners[n].reasons[k]) for w in range(self.worker_count))
+                 for k, name in enumerate(REASONS)} for n in range(self.shared.listener_count)]
+
+    def dial_errors(self):
+        found = {}
+        for number in range(DIAL_ERRNOS):
+            total = sum(atomic_load(&self.workers[w].stats.dial_errors[number]) for w in range(self.worker_count))
+            if total:
+                found[errorcode.get(number, "other")] = total
+        return found
+
+    def histograms(self):
+        cdef uint32_t n, w
+        out = []
+        for n in range(self.shared.listener_count):
+            connect, duration, size = [], [], []
+            for w in range(self.worker_count):
+                connect.append(<size_t>&self.workers[w].stats.listeners[n].connect_us)
+                duration.append(<size_t>&self.workers[w].stats.listeners[n].duration_us)
+                size.append(<size_t>&self.workers[w].stats.listeners[n].flow_bytes)
+            # 16 us to 17 s, 1 ms to 4.8 h, 64 B to 1 TiB.
+            out.append({
+                "connect_seconds": HistogramFacts(*histogram_to_python(connect, 2, 12, 1e-6)),
+                "duration_seconds": HistogramFacts(*histogram_to_python(duration, 5, 17, 1e-6)),
+                "flow_bytes": HistogramFacts(*histogram_to_python(size, 3, 20, 1.0)),
+            })
+        return out
+
+    def flows(self, limit=0, timeout=1.0):
+        out = []
+        with self.asking:
+            for number, thread in enumerate(self.threads):
+                if thread.is_alive():
+                    out.extend(self.flows_of(number, timeout))
+        return out[:limit] if limit else out
+
+    cdef list flows_of(self, uint32_t number, double timeout):
+        """What one worker answers. It may open flows meanwhile: room is left for some, and it is asked again when that was too little."""
+        cdef Mailbox* mailbox = &self.workers[number].mailbox
+        cdef Snapshot snapshot
+        cdef int wait_ms = <int>(timeout * 1000)
+        while True:
+            memset(&snapshot, 0, sizeof(Snapshot))
+            snapshot.capacity = <uint32_t>atomic_load(&self.shared.live) + 1024
+            snapshot.flows = <Flow*>malloc(snapshot.capacity * sizeof(Flow))
+            snapshot.bell = self.answer_fd
+            if snapshot.flows == NULL:
+                raise MemoryError
+            try:
+                sys_eventfd_clear(self.answer_fd)
+                post_snapshot(mailbox, &snapshot)
+                with nogil:
+                    sys_poll_one(self.answer_fd, 1, wait_ms)
+                if not atomic_acquire(&snapshot.answered):
+                    if take_back_snapshot(mailbox):
+                        raise TimeoutError(f"worker {number} did not list its flows within {timeout} s")
+                    with nogil:     # it is being answered: that takes as long as copying does
+                        while not atomic_acquire(&snapshot.answered):
+                            sys_poll_one(self.answer_fd, 1, 10)
+                if snapshot.count <= snapshot.capacity:
+                    return [LiveFlow._make(flow_to_python(&snapshot.flows[i], number)) for i in range(snapshot.count)]
+            finally:
+                free(snapshot.flows)
+
+
+cdef void close_if_open(int fd) noexcept:
+    if fd >= 0:
+        sys_close(fd)
+
+
+def capabilities():
+    cdef __user_cap_data_struct sets[2]
+    check(sys_capget(sets), "capget")
+    return (
+        sets[0].effective | <uint64_t>sets[1].effective << 32, sets[0].permitted | <uint64_t>sets[1].permitted << 32,
+        sets[0].inheritable | <uint64_t>sets[1].inheritable << 32,
+    )
+
+
+def set_capabilities(uint64_t effective, uint64_t permitted, uint64_t inheritable):
+    cdef __user_cap_data_struct sets[2]
+    cdef int i
+    for i in range(2):
+        sets[i].effective = <uint32_t>(effective >> 32 * i)
+        sets[i].permitted = <uint32_t>(permitted >> 32 * i)
+        sets[i].inheritable = <uint32_t>(inheritable >> 32 * i)
+    check(sys_capset(sets), "capset")
+
+
+def prctl(int option, unsigned long arg2=0, unsigned long arg3=0, unsigned long arg4=0, unsigned long arg5=0):
+    return check(sys_prctl(option, arg2, arg3, arg4, arg5), f"prctl {option}")

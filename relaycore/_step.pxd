@@ -1,0 +1,235 @@
+# What a flow does when it may go on: its halves move bytes, and their events run through the tables of _flow.
+#
+# Owns: the application of half_next(), the one dropped EPOLLIN, the look at a flow whose time has come.
+# Who may touch it: the worker's loop.
+# Never here: a rule that is not in the tables; a branch on which half it is.
+
+from libc.stdint cimport uint32_t, uint64_t, uint8_t
+
+from relaycore._check cimport RELAY_CHECK
+from relaycore._close cimport flow_close
+from relaycore._core cimport Worker, queue_push
+from relaycore._dial cimport dial_step
+from relaycore._flow cimport (
+    ACKNOWLEDGED, ANNOUNCED, CANNOT_BE, DEADLINE, DIALLING, DISCARD, EMPTIED, FAILED, OPEN, READABLE, RELAYING, RESETTING, SHUT,
+    SHUT_SINK, SINK_BROKEN, SOURCE_EOF, SOURCE_RESET, UNWATCHED, Flow, Half, HalfEvent, HalfState, Next, Side, after, earlier,
+    flow_half_closed, flow_resetting, graceful, half_blocked, half_can_step, half_gives, half_next, passed, reset_by,
+)
+from relaycore._mailbox cimport Settings
+from relaycore._move cimport (
+    MOVED, Moved, SINK_FAILED, SINK_FULL, SOURCE_DRY, SOURCE_ENDED, SOURCE_FAILED, half_flush, half_move, half_release, half_rest,
+)
+from relaycore._stats cimport (
+    CONNECT_TIMEOUT, COUNT_RESETS_FORCED, HALF_CLOSE_TIMEOUT, IDLE, NO_REASON, bump, count,
+)
+from relaycore._libc cimport EPOLLET, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, EPOLL_CTL_MOD
+from relaycore._sys cimport sys_epoll_set, sys_shutdown_write, sys_socket_error, sys_unacknowledged
+from relaycore._table cimport flow_token, table_index
+from relaycore._wheel cimport wheel_put
+
+cdef enum:
+    # No event tells that the send queue is empty: look at every tick first, then at longer steps of the time waited so far.
+    RESET_LOOK_NS = 4000000
+    # A sink whose peer acknowledges nothing for this long gets its reset over the bytes it will not have.
+    RESET_PATIENCE_NS = 5000000000
+
+
+cdef inline void half_tell(Worker* w, Flow* flow, int h, HalfEvent event) noexcept nogil:
+    """Apply one event to one half: the only place where Half.state changes."""
+    cdef Half* half = &flow.half[h]
+    cdef Side* sink = &flow.side[1 - h]
+    cdef Next next = half_next(<HalfState>half.state, event, half.pending != 0, sink.error != 0)
+    RELAY_CHECK(not next.actions & CANNOT_BE)
+    if next.state == RESETTING and half.state != RESETTING:
+        flow.reset_seen_ns = w.gear.now_ns
+        flow.unacknowledged = <uint32_t>-1
+    half.state = next.state
+    if next.actions & DISCARD:
+        half_release(half, &w.gear)
+    if next.actions & SHUT_SINK:
+        sys_shutdown_write(sink.fd)     # fails only on a socket that has failed: its event is on the way
+
+
+cdef inline void side_lost(Worker* w, Flow* flow, int side) noexcept nogil:
+    """A socket has failed (Side.error): nobody can be written to there, and what it had sent before is still read."""
+    if flow.reason == NO_REASON:
+        flow.reason = <uint8_t>reset_by(side)
+        flow.error = flow.side[side].error
+    half_tell(w, flow, 1 - side, SINK_BROKEN)
+    if flow.half[side].state == OPEN:
+        flow.side[side].ready |= READABLE
+    else:
+        half_tell(w, flow, side, SOURCE_RESET)
+
+
+cdef inline void half_heard(Worker* w, Flow* flow, int h, Moved moved) noexcept nogil:
+    """What a mover's answer means for the half."""
+    if moved == SOURCE_ENDED:
+        half_tell(w, flow, h, SOURCE_EOF)
+    elif moved == SOURCE_FAILED:
+        # Reading has come to the end of what the source had sent: the other direction learns of it too.
+        side_lost(w, flow, h)
+        half_tell(w, flow, h, SOURCE_RESET)
+    elif moved == SINK_FAILED:
+        side_lost(w, flow, 1 - h)
+
+
+cdef inline void half_step(Worker* w, Flow* flow, int h) noexcept nogil:
+    """Move until the source is dry, the sink full or the turn over."""
+    cdef Half* half = &flow.half[h]
+    cdef Side* source = &flow.side[h]
+    cdef Side* sink = &flow.side[1 - h]
+    cdef uint64_t before = half.bytes, moved = 0
+    cdef Moved answer = MOVED
+    while half_can_step(flow, h) and moved < w.turn_bytes:
+        if half_gives(flow, h):
+            answer = half_flush(half, sink, &w.gear)
+            if answer == MOVED:
+                half_tell(w, flow, h, EMPTIED)
+        else:
+            answer = half_move(half, source, sink, &w.gear, <uint32_t>(w.turn_bytes - moved), moved != 0)
+        moved = half.bytes - before
+        half_heard(w, flow, h, answer)
+    if moved != 0:
+        flow.active_ns = w.gear.now_ns
+        bump(&w.stats.listeners[flow.listener].bytes[h], moved)
+        if half.lane > flow.lane:
+            flow.lane = half.lane
+    if answer == SOURCE_DRY:
+        half_rest(half, &w.gear, moved)
+
+
+cdef inline void half_watch(Worker* w, Flow* flow, int h, bint wanted) noexcept nogil:
+    """The one exception to registering once: EPOLLIN of a source whose sink is blocked."""
+    cdef uint32_t events = EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET
+    if wanted:
+        flow.side[h].ready &= <uint8_t>~UNWATCHED
+        events |= EPOLLIN
+    else:
+        flow.side[h].ready |= UNWATCHED
+    sys_epoll_set(w.epoll, EPOLL_CTL_MOD, flow.side[h].fd, events, flow_token(table_index(&w.table, flow), flow.generation, h))
+
+
+cdef inline bint side_ask(Flow* flow, int side) noexcept nogil:
+    """After EPOLLERR: take the error from the socket and remember it. False when there is none, or it was told before."""
+    cdef int error
+    flow.side[side].ready &= <uint8_t>~FAILED
+    if flow.side[side].error != 0:
+        return False
+    error = sys_socket_error(flow.side[side].fd)
+    flow.side[side].error = <short>(error if error > 0 else -error)
+    return error != 0
+
+
+cdef inline void side_look(Worker* w, Flow* flow, int side) noexcept nogil:
+    """A side that is read to its end tells its error there; one that is not going to be read is asked."""
+    if flow.side[side].ready & FAILED and flow.half[side].state != OPEN and side_ask(flow, side):
+        side_lost(w, flow, side)
+
+
+cdef inline void side_give_up(Worker* w, Flow* flow, int side) noexcept nogil:
+    """The source has failed and its sink has taken nothing for RESET_PATIENCE: pass the reset on without the rest."""
+    if side_ask(flow, side):
+        count(w.stats, COUNT_RESETS_FORCED)
+        side_lost(w, flow, side)
+        half_tell(w, flow, side, SOURCE_RESET)
+        half_tell(w, flow, side, DEADLINE)
+        queue_push(w, flow)
+
+
+cdef inline bint half_stuck(const Flow* flow, int h) noexcept nogil:
+    """The source has failed, and a blocked sink keeps it from being read to its end."""
+    return flow.side[h].ready & FAILED and flow.half[h].state == OPEN and flow.phase == RELAYING
+
+
+cdef inline uint64_t flow_deadline(const Flow* flow, const Settings* settings, uint64_t now_ns) noexcept nogil:
+    """When the flow has to be looked at even if nothing happens; 0: never. Derived, so that touching a flow costs a store."""
+    cdef uint64_t deadline
+    if flow.phase == DIALLING:
+        return after(flow.started_ns, settings.connect_timeout_ns)
+    deadline = after(flow.active_ns, settings.idle_timeout_ns)
+    if flow_half_closed(flow):
+        deadline = earlier(deadline, after(flow.active_ns, settings.half_close_timeout_ns))
+    if half_stuck(flow, 0) or half_stuck(flow, 1):
+        deadline = earlier(deadline, flow.active_ns + RESET_PATIENCE_NS)
+    if flow_resetting(flow):
+        deadline = earlier(deadline, now_ns + RESET_LOOK_NS + (now_ns - flow.reset_seen_ns) // 8)
+    return deadline
+
+
+cdef inline void flow_schedule(Worker* w, Flow* flow) noexcept nogil:
+    cdef uint64_t deadline = flow_deadline(flow, w.settings, w.gear.now_ns)
+    if deadline != 0:
+        wheel_put(&w.wheel, table_index(&w.table, flow), deadline)
+
+
+cdef inline void half_reset_look(Worker* w, Flow* flow, int h) noexcept nogil:
+    """RESETTING: whether the sink's peer has everything, or has had its time."""
+    cdef int left
+    if flow.half[h].state != RESETTING:
+        return
+    if flow.half[h].pending == 0:
+        left = sys_unacknowledged(flow.side[1 - h].fd)
+        if left <= 0:
+            half_tell(w, flow, h, ACKNOWLEDGED)
+            return
+        if <uint32_t>left < flow.unacknowledged:
+            flow.unacknowledged = <uint32_t>left
+            flow.reset_seen_ns = w.gear.now_ns
+    elif flow.active_ns > flow.reset_seen_ns:
+        flow.reset_seen_ns = flow.active_ns
+    if w.gear.now_ns >= flow.reset_seen_ns + RESET_PATIENCE_NS:
+        count(w.stats, COUNT_RESETS_FORCED)
+        half_tell(w, flow, h, DEADLINE)
+
+
+cdef inline void flow_step(Worker* w, Flow* flow) noexcept nogil:
+    """One turn of a flow: everything that its readiness allows, at most turn_bytes per half."""
+    cdef int h
+    if flow.phase == DIALLING:
+        dial_step(w, flow)
+    if flow.phase != RELAYING:
+        return
+    for h in range(2):
+        # The first event that a blocked half has no use for says that more would come: not until the sink is free.
+        if flow.side[h].ready & (ANNOUNCED | UNWATCHED) == ANNOUNCED and half_blocked(flow, h):
+            half_watch(w, flow, h, False)
+        flow.side[h].ready &= <uint8_t>~ANNOUNCED
+    for h in range(2):
+        half_step(w, flow, h)
+        side_look(w, flow, h)
+    for h in range(2):
+        half_reset_look(w, flow, h)
+    if flow.half[0].state == SHUT and flow.half[1].state == SHUT:
+        flow_close(w, flow, graceful(flow.reason))
+        return
+    for h in range(2):
+        if flow.side[h].ready & UNWATCHED and not half_blocked(flow, h):
+            half_watch(w, flow, h, True)
+    if half_can_step(flow, 0) or half_can_step(flow, 1):
+        queue_push(w, flow)
+    if flow_resetting(flow) or flow_half_closed(flow) or half_stuck(flow, 0) or half_stuck(flow, 1):
+        flow_schedule(w, flow)
+
+
+cdef inline void flow_expire(Worker* w, Flow* flow) noexcept nogil:
+    """Its entry came up on the wheel: end the flow, or look again later."""
+    cdef Settings* settings = w.settings
+    cdef uint64_t now = w.gear.now_ns
+    cdef int h
+    if flow.phase == DIALLING:
+        if passed(now, after(flow.started_ns, settings.connect_timeout_ns)):
+            flow_close(w, flow, CONNECT_TIMEOUT)
+            return
+    elif flow_half_closed(flow) and passed(now, after(flow.active_ns, settings.half_close_timeout_ns)):
+        flow_close(w, flow, HALF_CLOSE_TIMEOUT)
+        return
+    elif passed(now, after(flow.active_ns, settings.idle_timeout_ns)):
+        flow_close(w, flow, IDLE)
+        return
+    for h in range(2):
+        if half_stuck(flow, h) and now >= flow.active_ns + RESET_PATIENCE_NS:
+            side_give_up(w, flow, h)
+    if flow_resetting(flow):
+        queue_push(w, flow)
+    flow_schedule(w, flow)

@@ -1,0 +1,189 @@
+# A worker's loop: wait, note what is ready, give every flow that has something to do its turn, look at the time, read the mail.
+#
+# Some facts about epoll, and what we chose.
+# - A socket is registered once, edge-triggered, for everything. What an event says is added to Side.ready, and only a call that
+#   says EAGAIN takes it away. So a flow can be stepped at any time, and an event costs no system call beyond epoll_wait.
+# - An edge is told once: one lost readiness is a flow that stands still for ever. Debug builds sweep for it (_sweep).
+# - Events of one batch may speak of a flow that an earlier one of them ended, or of its slot's next tenant. The token holds the
+#   slot's generation, and slots become free at the end of the batch.
+# - Listening sockets are level-triggered: a bounded number is accepted per turn, the rest is told again.
+#
+# Owns: the order of things within a turn.
+# Who may touch it: _engine starts worker_run() in a thread of its own.
+# Never here: Python. The loop runs from start to end without the GIL.
+
+from libc.stdint cimport uint32_t, uint64_t, uint8_t
+
+from relaycore._accept cimport ACCEPT_BATCH, accept_end, accept_pause_look, accept_some
+from relaycore._atomic cimport atomic_add, atomic_load, atomic_release, atomic_swap
+from relaycore._check cimport RELAY_CHECK, RELAY_DEBUG
+from relaycore._close cimport flow_close
+from relaycore._core cimport BATCH_EVENTS, TOKEN_BELL, Worker, queue_pop, queue_push
+from relaycore._flow cimport (
+    ANNOUNCED, CLOSED, DIALLING, FAILED, FREE, HUP, RDHUP, READABLE, RELAYING, UNWATCHED, URGENT, WRITABLE, Flow,
+)
+from relaycore._libc cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, epoll_event
+from relaycore._mailbox cimport CARRY_ON, STOP, Settings, Snapshot, mailbox_open, settings_free
+from relaycore._stats cimport COUNT_TURNS, DRAINED, count
+from relaycore._step cimport flow_expire, flow_schedule, flow_step
+from relaycore._sweep cimport sweep
+from relaycore._sys cimport sys_block_signals, sys_epoll_wait, sys_eventfd_ring, sys_now_ns
+from relaycore._table cimport table_bury, table_find, table_reap
+from relaycore._wheel cimport NO_ENTRY, wheel_next_ns, wheel_pop
+
+
+cdef inline uint8_t ready_of(uint32_t events) noexcept nogil:
+    """What an event adds to Side.ready. RDHUP and HUP also say that a read has something to tell."""
+    cdef uint8_t ready = 0
+    if events & EPOLLIN:
+        ready |= READABLE | ANNOUNCED
+    if events & EPOLLOUT:
+        ready |= WRITABLE
+    if events & EPOLLPRI:
+        ready |= URGENT
+    if events & EPOLLRDHUP:
+        ready |= RDHUP | READABLE
+    if events & EPOLLHUP:
+        ready |= HUP | READABLE | WRITABLE
+    if events & EPOLLERR:
+        ready |= FAILED | READABLE | WRITABLE
+    return ready
+
+
+cdef inline void take_settings(Worker* w) noexcept nogil:
+    """New settings are in force from here on; time-outs that became shorter are put on the wheel anew."""
+    cdef Settings* fresh = <Settings*>atomic_swap(&w.mailbox.settings, NULL)
+    cdef Flow* flow
+    cdef uint32_t i
+    if fresh == NULL:
+        return
+    settings_free(w.settings)
+    w.settings = fresh
+    for i in range(w.table.touched):
+        flow = &w.table.flows[i]
+        if flow.phase == DIALLING or flow.phase == RELAYING:
+            flow_schedule(w, flow)
+
+
+cdef inline void answer_snapshot(Worker* w) noexcept nogil:
+    """Copy the live flows. Between two batches, so that each is whole."""
+    cdef Snapshot* snapshot = <Snapshot*>atomic_swap(&w.mailbox.snapshot, NULL)
+    cdef Flow* flow
+    cdef uint32_t i
+    if snapshot == NULL:
+        return
+    for i in range(w.table.touched):
+        flow = &w.table.flows[i]
+        if flow.phase == DIALLING or flow.phase == RELAYING:
+            if snapshot.count < snapshot.capacity:
+                snapshot.flows[snapshot.count] = flow[0]
+            snapshot.count += 1
+    atomic_release(&snapshot.answered, 1)
+    sys_eventfd_ring(snapshot.bell)
+
+
+cdef inline void stop_flows(Worker* w) noexcept nogil:
+    cdef Flow* flow
+    cdef uint32_t i
+    for i in range(w.table.touched):
+        flow = &w.table.flows[i]
+        if flow.phase == DIALLING or flow.phase == RELAYING:
+            flow_close(w, flow, DRAINED)
+
+
+cdef inline void read_mail(Worker* w) noexcept nogil:
+    cdef uint64_t order
+    mailbox_open(&w.mailbox)
+    take_settings(w)
+    answer_snapshot(w)
+    order = atomic_load(&w.mailbox.order)
+    if order != CARRY_ON and not w.draining:
+        w.draining = True
+        accept_end(w)
+    if order == STOP:
+        w.stopping = True
+        stop_flows(w)
+
+
+cdef inline void take_events(Worker* w, int n, bint* mail) noexcept nogil:
+    """Note what each event says. Flows wait for their turn until all events of the batch are noted."""
+    cdef uint64_t token
+    cdef Flow* flow
+    cdef int i
+    for i in range(n):
+        token = w.events[i].data.u64
+        if token >> 63 != 0:
+            if <uint32_t>(token >> 32) & 0x7fffffff == TOKEN_BELL:
+                mail[0] = True
+            else:
+                accept_some(w, <uint32_t>token, ACCEPT_BATCH)
+            continue
+        flow = table_find(&w.table, token)
+        if flow != NULL:
+            flow.side[token & 1].ready |= ready_of(w.events[i].events)
+            queue_push(w, flow)
+
+
+cdef inline void run_queue(Worker* w) noexcept nogil:
+    """One turn for each flow that is queued now; one that has more to do goes to the back."""
+    cdef uint32_t turns = w.queue_length
+    cdef Flow* flow
+    while turns > 0:
+        turns -= 1
+        flow = queue_pop(w)
+        if flow.phase == CLOSED:
+            table_bury(&w.table, flow)
+        else:
+            flow_step(w, flow)
+
+
+cdef inline void run_timers(Worker* w) noexcept nogil:
+    cdef uint32_t i = wheel_pop(&w.wheel, w.gear.now_ns)
+    while i != NO_ENTRY:
+        flow_expire(w, &w.table.flows[i])
+        i = wheel_pop(&w.wheel, w.gear.now_ns)
+    accept_pause_look(w)
+
+
+cdef inline int sleep_ms(Worker* w) noexcept nogil:
+    """How long the worker may wait: not at all with work queued, at most to the next timer. -1: until something happens."""
+    cdef uint64_t until
+    cdef uint64_t now
+    if w.queue_length != 0:
+        return 0
+    until = wheel_next_ns(&w.wheel)
+    if w.paused_since_ns != 0 and (until == 0 or w.pause_look_ns < until):
+        until = w.pause_look_ns
+    if until == 0:
+        return -1
+    now = sys_now_ns()
+    # Rounded up: a worker that wakes too early would turn until the time has come.
+    return <int>((until - now + 999999) // 1000000) if until > now else 0
+
+
+cdef inline void worker_turn(Worker* w, int timeout_ms) noexcept nogil:
+    cdef bint mail = False
+    cdef int n = sys_epoll_wait(w.epoll, w.events, BATCH_EVENTS, timeout_ms)
+    # Only a descriptor that is no epoll, or memory that is not ours, could make it fail.
+    RELAY_CHECK(n >= 0)
+    w.gear.now_ns = sys_now_ns()
+    count(w.stats, COUNT_TURNS)
+    take_events(w, n, &mail)
+    run_queue(w)
+    run_timers(w)
+    if mail:
+        read_mail(w)
+    table_reap(&w.table)
+    if RELAY_DEBUG:
+        sweep(w, n)
+
+
+cdef inline void worker_run(Worker* w) noexcept nogil:
+    """The life of a worker's thread. Ends after DRAIN with the last flow, after STOP at once."""
+    sys_block_signals()
+    while not (w.draining and w.table.used == 0):
+        worker_turn(w, sleep_ms(w))
+    # Nobody may be left waiting for an answer.
+    answer_snapshot(w)
+    atomic_add(&w.shared.running, <uint64_t>-1)
+    sys_eventfd_ring(w.shared.wake_fd)

@@ -1,0 +1,50 @@
+"""The extensions; all metadata is in pyproject.toml.
+
+RELAY_BUILD chooses the variant: release (default), debug (readiness sweep), asan, ubsan.
+RELAY_PROBE=1 adds relaycore._probe, through which the tests drive the engine's pure rooms.
+"""
+
+import os
+from glob import glob
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+VARIANTS = {
+    "release": ["-O2", "-g1"],
+    "debug": ["-O1", "-g", "-DRELAY_DEBUG=1"],
+    "asan": ["-O1", "-g", "-DRELAY_DEBUG=1", "-fsanitize=address", "-fno-omit-frame-pointer"],
+    "ubsan": ["-O1", "-g", "-DRELAY_DEBUG=1", "-fsanitize=undefined", "-fno-sanitize-recover=undefined"],
+}
+# What Cython's own generated code needs.
+WARNINGS = ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers", "-Wno-cast-function-type"]
+
+build = os.environ.get("RELAY_BUILD", "release")
+if build not in VARIANTS:
+    raise SystemExit(f"RELAY_BUILD: expected one of {', '.join(VARIANTS)}, found {build!r}")
+
+
+def extension(name: str, source: str) -> Extension:
+    flags = VARIANTS[build]
+    return Extension(
+        name,
+        [source],
+        depends=glob("relaycore/*.pxd"),
+        extra_compile_args=[*flags, *WARNINGS, f'-DRELAY_BUILD="{build}"'],
+        extra_link_args=[flag for flag in flags if flag.startswith("-fsanitize")],
+    )
+
+
+extensions = [extension("relaycore._engine", "relaycore/_engine.pyx")]
+if os.environ.get("RELAY_PROBE"):
+    extensions.append(extension("relaycore._probe", "tests/unit/_probe.pyx"))
+
+setup(
+    ext_modules=cythonize(
+        extensions,
+        emit_linenums=True,
+        annotate=False,
+        build_dir="build/cython",
+        compiler_directives={"language_level": "3", "cdivision": True, "boundscheck": False, "wraparound": False},
+    )
+)
