@@ -65,7 +65,7 @@ cdef struct Worker:
     epoll_event* events
     int epoll
     int spare_fd                # held back for the moment when there is no other
-    int diag_fd                 # netlink, for spoofed dials; -1 until the first one
+    int diag_fd                 # netlink, for spoofed dials; -1 where no listener needs it
     uint32_t number
     uint32_t workers
     uint64_t flows_opened       # ids

@@ -32,7 +32,7 @@ from relaycore._pipe cimport BUFFER_BYTES, PIPE_BYTES, buffer_pool_free, buffer_
 from relaycore._ring cimport Finished, ring_free, ring_make, ring_take
 from relaycore._stats cimport COUNTER_COUNT, DIAL_ERRNOS, MAX_LISTENERS, REASON_COUNT, Stats
 from relaycore._sys cimport (
-    sys_capget, sys_capset, sys_close, sys_epoll, sys_epoll_set, sys_eventfd, sys_eventfd_clear, sys_eventfd_ring, sys_map, sys_now_ns,
+    sys_capget, sys_capset, sys_close, sys_diag_open, sys_epoll, sys_epoll_set, sys_eventfd, sys_eventfd_clear, sys_eventfd_ring, sys_map, sys_now_ns,
     sys_poll_one, sys_prctl, sys_unmap,
 )
 from relaycore._table cimport table_free, table_make
@@ -210,6 +210,10 @@ cdef class Engine:
         listener.port = port
         listener.preserve_client = preserve_client
         self.shared.listener_count += 1
+        for i in range(self.worker_count):
+            # Opened now: a dial at the descriptor limit must not go without the question.
+            if preserve_client and self.workers[i].diag_fd < 0:
+                self.workers[i].diag_fd = check(sys_diag_open(), "netlink (preserve_client asks sock_diag)")
         for i, fd in enumerate(fds):
             w = &self.workers[i % self.worker_count]
             w.sockets[w.socket_count].fd = fd

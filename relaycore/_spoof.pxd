@@ -20,7 +20,7 @@ from relaycore._libc cimport (
     AF_INET, AF_INET6, IPV6_TRANSPARENT, IP_TRANSPARENT, SOL_IP, SOL_IPV6, SOL_SOCKET, SO_REUSEADDR, htons, sockaddr_storage,
     socklen_t,
 )
-from relaycore._sys cimport sys_bind, sys_diag_held, sys_diag_open, sys_set_int
+from relaycore._sys cimport sys_bind, sys_diag_held, sys_set_int
 
 cdef enum:
     SPOOF_FIRST_PORT = 10240
@@ -40,13 +40,9 @@ cdef inline uint32_t next_random(Worker* w) noexcept nogil:
 
 
 cdef inline bint ends_held(Worker* w, const Addr* local, const Addr* remote) noexcept nogil:
-    """Whether a socket here joins these two. False also when the kernel cannot be asked: then the range must do."""
+    """Whether a socket here joins these two."""
     cdef bint v4 = addr_is_v4(local)
     cdef int from_byte = 12 if v4 else 0
-    if w.diag_fd < 0:
-        w.diag_fd = sys_diag_open()
-        if w.diag_fd < 0:
-            return False
     return sys_diag_held(
         w.diag_fd, AF_INET if v4 else AF_INET6, &local.ip[from_byte], &remote.ip[from_byte], 16 - from_byte, htons(local.port),
         htons(remote.port),

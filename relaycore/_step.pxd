@@ -4,6 +4,7 @@
 # Who may touch it: the worker's loop.
 # Never here: a rule that is not in the tables; a branch on which half it is.
 
+from libc.errno cimport ECONNRESET
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
 
 from relaycore._check cimport RELAY_CHECK
@@ -46,8 +47,12 @@ cdef inline void half_tell(Worker* w, Flow* flow, int h, HalfEvent event) noexce
     half.state = next.state
     if next.actions & DISCARD:
         half_release(half, &w.gear)
-    if next.actions & SHUT_SINK:
-        sys_shutdown_write(sink.fd)     # fails only on a socket that has failed: its event is on the way
+    if next.actions & SHUT_SINK and sys_shutdown_write(sink.fd) < 0:
+        # A reset has arrived whose event is still on the way: it must not be taken for a polite end.
+        side_ask(flow, 1 - h)
+        if sink.error == 0:
+            sink.error = ECONNRESET
+        side_lost(w, flow, 1 - h)
 
 
 cdef inline void side_lost(Worker* w, Flow* flow, int side) noexcept nogil:

@@ -245,14 +245,17 @@ cdef struct DiagQuestion:
 
 cdef inline int sys_diag_open() noexcept nogil:
     """A netlink socket for sys_diag_held(); the caller owns it."""
-    cdef int fd = c_socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG)
+    cdef int fd = c_socket(AF_NETLINK, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, NETLINK_SOCK_DIAG)
     return fd if fd >= 0 else -errno
 
 
 cdef inline bint sys_diag_held(
     int fd, int family, const uint8_t* local, const uint8_t* remote, size_t size, uint16_t local_port, uint16_t remote_port
 ) noexcept nogil:
-    """Whether this namespace has a TCP socket with exactly these ends, in any state; ports in network order. False when unknown."""
+    """Whether this namespace has a TCP socket with exactly these ends, in any state; ports in network order. False when unknown.
+
+    The kernel answers within send(): nothing is waited for.
+    """
     cdef DiagQuestion question
     cdef uint8_t answer[1024]
     cdef ssize_t n

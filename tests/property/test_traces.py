@@ -1,0 +1,96 @@
+"""Any script of sends, half-closes, resets and pauses gives the same trace directly and through the relay."""
+
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from relaycore import Engine, Settings
+from tests.property.traces import Saw, Step, run_script
+
+EXAMPLES = int(os.environ.get("RELAY_EXAMPLES", "500"))
+
+SETTINGS = Settings(
+    max_flows=64,
+    connect_timeout_ms=5000,
+    idle_timeout_ms=0,
+    half_close_timeout_ms=0,
+    keepalive_time_s=0,
+    keepalive_interval_s=1,
+    keepalive_probes=1,
+    mark=0,
+    access=True,
+    own_networks=["127.0.0.0/8", "::1/128"],
+)
+# The sizes are those at which something changes: one byte, a COPY buffer, a pipe, a turn, more than both sockets hold.
+TUNINGS = {
+    "default": ({}, [1, 100, 16_384, 65_536, 131_072, 262_145, 1_000_000, 9_000_000]),
+    "tiny": ({"turn_bytes": 1, "copy_bytes": 1, "pipe_bytes": 8192}, [1, 2, 3, 500]),
+    "two-slot pipes": ({"copy_bytes": 512, "pipe_bytes": 8192}, [1, 511, 512, 1024, 8192, 8193, 300_000]),
+    "no pipes, no buffers": ({"max_pipes": 0, "max_pending_bytes": 0}, [1, 65_536, 1_000_000, 9_000_000]),
+}
+
+
+class Pair:
+    """An engine in front of an origin, and the two ways to connect a client with that origin."""
+
+    def __init__(self, tuning: dict[str, int]) -> None:
+        self.origin = socket.create_server(("127.0.0.1", 0), backlog=16)
+        listener = socket.create_server(("127.0.0.1", 0), backlog=16)
+        listener.setblocking(False)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+        self.door = listener.getsockname()
+        self.engine = Engine(SETTINGS, workers=1, **tuning)
+        self.engine.add_listener([listener.detach()], direction=0, capture=2, port=self.door[1], target=self.origin.getsockname())
+        self.engine.start()
+
+    def connect(self, relayed: bool) -> tuple[socket.socket, socket.socket]:
+        client = socket.create_connection(self.door if relayed else self.origin.getsockname())
+        return client, self.origin.accept()[0]
+
+    def close(self) -> None:
+        self.engine.stop()
+        assert self.engine.join(10)
+        self.origin.close()
+
+
+@pytest.fixture(scope="module", params=TUNINGS)
+def pair(request: pytest.FixtureRequest) -> Iterator[tuple[Pair, list[int]]]:
+    tuning, sizes = TUNINGS[request.param]
+    pair = Pair(tuning)
+    yield pair, sizes
+    pair.close()
+
+
+ACTIONS = ["send"] * 6 + ["urgent"] * 2 + ["shut"] * 2 + ["sync"] * 3 + ["reset", "close", "pause", "resume"]
+scripts = st.lists(
+    st.tuples(st.integers(0, 1), st.sampled_from(ACTIONS), st.integers(0, 7)), min_size=1, max_size=12
+)
+
+
+def same(direct: Saw, relayed: Saw, disturbed: bool) -> bool:
+    """Equal; after a reset or an early close either may have delivered any prefix, but must tell of the end alike."""
+    if disturbed:
+        return ends_alike(direct.ending, relayed.ending)
+    return direct == relayed
+
+
+def ends_alike(one: str, other: str) -> bool:
+    """A FIN that a reset follows may be overtaken by it, directly as well."""
+    return one == other or "either" in (one, other) or {one, other} == {"reset", "eof+reset"}
+
+
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
+@given(script=scripts)
+def test_a_script_gives_the_same_trace_directly_and_relayed(pair: tuple[Pair, list[int]], script: list[tuple[int, str, int]]) -> None:
+    """Users would see bytes lost, invented or changed, a FIN for a reset, a reset for a FIN, or a connection that stands still."""
+    bench, sizes = pair
+    steps = [Step(end, action, sizes[size % len(sizes)]) for end, action, size in script]
+    disturbed = any(step.action in ("reset", "close") for step in steps)
+    direct = run_script(*bench.connect(relayed=False), steps)
+    relayed = run_script(*bench.connect(relayed=True), steps)
+    for way_direct, way_relayed in zip(direct, relayed, strict=True):
+        assert same(way_direct, way_relayed, disturbed), f"direct {direct}\nrelayed {relayed}"
