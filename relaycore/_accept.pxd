@@ -150,8 +150,8 @@ cdef inline int accept_one(Worker* w, uint32_t which) noexcept nogil:
 cdef inline int accept_some(Worker* w, uint32_t which, uint32_t most) noexcept nogil:
     """As accept_one() for the last connection of at most `most`; pauses at a limit."""
     cdef int answer = 1
-    cdef uint32_t i
-    for i in range(most):
+    cdef uint32_t _i
+    for _i in range(most):
         if not may_open(w):
             count(w.stats, COUNT_FLOWS_LIMITED)
             accept_pause(w)

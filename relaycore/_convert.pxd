@@ -1,6 +1,6 @@
 # Between the engine's structs and Python's values. Everything here holds the GIL.
 #
-# Owns: the textual form of addresses and networks, and what Python is shown of a flow.
+# Owns: the textual form of addresses and networks, what Python is shown of a flow, and the sums over all workers.
 # Who may touch it: _engine.
 # Never here: a worker's thread.
 
@@ -9,10 +9,12 @@ from libc.stdlib cimport calloc, qsort
 from libc.string cimport memcmp, memcpy, memset
 
 from relaycore._addr cimport Addr, Network, Networks, addr_is_v4
+from relaycore._atomic cimport atomic_load
+from relaycore._core cimport Worker
 from relaycore._flow cimport DRAINING, SHUT, Flow
 from relaycore._libc cimport AF_INET, AF_INET6, inet_ntop, inet_pton
 from relaycore._ring cimport Finished
-from relaycore._stats cimport HISTOGRAM_BUCKETS, Histogram
+from relaycore._stats cimport COUNTER_COUNT, DIAL_ERRNOS, HISTOGRAM_BUCKETS, Histogram, REASON_COUNT
 
 
 cdef inline object addr_to_python(const Addr* a):
@@ -97,23 +99,94 @@ cdef inline tuple flow_to_python(const Flow* f, int worker):
     )
 
 
-cdef inline tuple histogram_to_python(list histograms, int first, int last, double unit):
-    """(bounds, cumulative counts, total) of the sum; bounds 4**first to 4**last of the unit. histograms: addresses, one per worker."""
-    cdef uint64_t counts[HISTOGRAM_BUCKETS]
-    cdef uint64_t total = 0, below = 0
-    cdef Histogram* one
+cdef inline list counters_to_python(Worker* workers, int count):
+    cdef uint32_t k
+    cdef int w
+    cdef uint64_t total
+    out = []
+    for k in range(COUNTER_COUNT):
+        total = 0
+        for w in range(count):
+            total += atomic_load(&workers[w].stats.counters[k])
+        out.append(total)
+    return out
+
+
+cdef inline list dial_errors_to_python(Worker* workers, int count):
+    """(errno, failed dials), of those that occurred; errno 0 for numbers that are none."""
+    cdef int k, w
+    cdef uint64_t total
+    out = []
+    for k in range(DIAL_ERRNOS):
+        total = 0
+        for w in range(count):
+            total += atomic_load(&workers[w].stats.dial_errors[k])
+        if total:
+            out.append((k, total))
+    return out
+
+
+cdef inline object opened_to_python(Worker* workers, int count, int listener):
+    cdef uint64_t total = 0
+    cdef int w
+    for w in range(count):
+        total += atomic_load(&workers[w].stats.listeners[listener].opened)
+    return total
+
+
+cdef inline tuple bytes_to_python(Worker* workers, int count, int listener):
+    """(client to origin, origin to client)"""
+    cdef uint64_t sent = 0, received = 0
+    cdef int w
+    for w in range(count):
+        sent += atomic_load(&workers[w].stats.listeners[listener].bytes[0])
+        received += atomic_load(&workers[w].stats.listeners[listener].bytes[1])
+    return sent, received
+
+
+cdef inline list reasons_to_python(Worker* workers, int count, int listener):
+    cdef uint32_t k
+    cdef int w
+    cdef uint64_t total
+    out = []
+    for k in range(REASON_COUNT):
+        total = 0
+        for w in range(count):
+            total += atomic_load(&workers[w].stats.listeners[listener].reasons[k])
+        out.append(total)
+    return out
+
+
+cdef inline void histogram_add(Histogram* sums, const Histogram* one) noexcept nogil:
     cdef int k
-    memset(counts, 0, sizeof(counts))
-    for place in histograms:
-        one = <Histogram*><size_t>place
-        total += one.total
-        for k in range(HISTOGRAM_BUCKETS):
-            counts[k] += one.counts[k]
+    sums.total += atomic_load(&one.total)
+    for k in range(HISTOGRAM_BUCKETS):
+        sums.counts[k] += atomic_load(&one.counts[k])
+
+
+cdef inline tuple histogram_to_python(const Histogram* sums, int first, int last, double unit):
+    """(bounds, cumulative counts, total); bounds 4**first to 4**last of the unit."""
+    cdef uint64_t below = 0
+    cdef int k
     bounds = []
     cumulative = []
     for k in range(HISTOGRAM_BUCKETS):
-        below += counts[k]
+        below += sums.counts[k]
         if first <= k <= last:
             bounds.append(4.0**k * unit)
             cumulative.append(below)
-    return tuple(bounds), (*cumulative, below), total * unit
+    return tuple(bounds), (*cumulative, below), sums.total * unit
+
+
+cdef inline tuple histograms_to_python(Worker* workers, int count, int listener):
+    """Connect time from 16 us to 17 s, duration from 1 ms to 4.8 h, bytes from 64 to 1 TiB."""
+    cdef Histogram connect, duration, size
+    cdef int w
+    memset(&connect, 0, sizeof(Histogram))
+    memset(&duration, 0, sizeof(Histogram))
+    memset(&size, 0, sizeof(Histogram))
+    for w in range(count):
+        histogram_add(&connect, &workers[w].stats.listeners[listener].connect_us)
+        histogram_add(&duration, &workers[w].stats.listeners[listener].duration_us)
+        histogram_add(&size, &workers[w].stats.listeners[listener].flow_bytes)
+    return histogram_to_python(&connect, 2, 12, 1e-6), histogram_to_python(&duration, 5, 17, 1e-6), histogram_to_python(&size, 3, 20, 1.0)

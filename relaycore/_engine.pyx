@@ -10,33 +10,32 @@ import threading
 import time
 from errno import errorcode
 
-from libc.stdint cimport int32_t, uint32_t, uint64_t, uint8_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
-from relaycore._facts import Histogram as HistogramFacts
-from relaycore._facts import LiveFlow, Record
-from relaycore._facts import Settings as SettingsFacts
+from relaycore._facts import Histogram, LiveFlow, Record
 
 from relaycore._atomic cimport atomic_acquire, atomic_exchange, atomic_load
 from relaycore._check cimport RELAY_BUILD
-from relaycore._convert cimport addr_from_python, flow_to_python, histogram_to_python, networks_from_python, record_to_python
-from relaycore._core cimport BATCH_EVENTS, MAX_SOCKETS, TOKEN_BELL, TOKEN_SOCKET, TURN_BYTES, Listener, Shared, Worker, special_token
+from relaycore._convert cimport (
+    addr_from_python, bytes_to_python, counters_to_python, dial_errors_to_python, flow_to_python, histograms_to_python,
+    networks_from_python, opened_to_python, reasons_to_python, record_to_python,
+)
+from relaycore._core cimport MAX_SOCKETS, TURN_BYTES, Listener, Shared, Worker
 from relaycore._flow cimport Capture, Direction, Flow
-from relaycore._libc cimport EPOLLIN, EPOLL_CTL_ADD, __user_cap_data_struct, epoll_event
+from relaycore._libc cimport __user_cap_data_struct
 from relaycore._mailbox cimport (
-    DRAIN, STOP, Mailbox, Settings, Snapshot, mailbox_free, mailbox_make, post_order, post_settings, post_snapshot, settings_free, settings_new,
+    DRAIN, STOP, Mailbox, Settings, Snapshot, post_order, post_settings, post_snapshot, settings_free, settings_new,
     take_back_snapshot,
 )
-from relaycore._pipe cimport BUFFER_BYTES, PIPE_BYTES, buffer_pool_free, buffer_pool_make, pipe_pool_free, pipe_pool_make
-from relaycore._ring cimport Finished, ring_free, ring_make, ring_take
-from relaycore._stats cimport COUNTER_COUNT, DIAL_ERRNOS, MAX_LISTENERS, REASON_COUNT, Stats
+from relaycore._make cimport Sizes, close_if_open, worker_blank, worker_free, worker_listen, worker_make, worker_prepare_spoofing
+from relaycore._pipe cimport BUFFER_BYTES, PIPE_BYTES
+from relaycore._ring cimport Finished, ring_take
+from relaycore._stats cimport COUNTER_COUNT, MAX_LISTENERS, REASON_COUNT
 from relaycore._sys cimport (
-    sys_capget, sys_capset, sys_close, sys_diag_open, sys_epoll, sys_epoll_set, sys_eventfd, sys_eventfd_clear, sys_eventfd_ring, sys_map, sys_now_ns,
-    sys_poll_one, sys_prctl, sys_unmap,
+    sys_capget, sys_capset, sys_eventfd, sys_eventfd_clear, sys_eventfd_ring, sys_poll_one, sys_prctl,
 )
-from relaycore._table cimport table_free, table_make
-from relaycore._wheel cimport wheel_free, wheel_make
 from relaycore._worker cimport worker_run
 
 BUILD = (<bytes>RELAY_BUILD).decode("ascii")
@@ -106,6 +105,7 @@ cdef class Engine:
         copy_bytes=BUFFER_BYTES, pipe_bytes=PIPE_BYTES,
     ):
         cdef uint32_t i
+        cdef Sizes sizes
         if self.shared != NULL:
             raise RuntimeError("Engine: already made")
         for name, value, least, most in (
@@ -123,67 +123,27 @@ cdef class Engine:
             raise MemoryError
         self.worker_count = workers
         for i in range(self.worker_count):
-            self.workers[i].epoll = self.workers[i].spare_fd = self.workers[i].diag_fd = self.workers[i].mailbox.bell = -1
-        self.shared.wake_fd = -1
+            worker_blank(&self.workers[i])
         self.shared.asleep = 1
+        self.shared.wake_fd = -1
         self.shared.wake_fd = check(sys_eventfd(), "eventfd")
         self.answer_fd = check(sys_eventfd(), "eventfd")
+        # One flow more than may live: the slot in which a connection over the limit is refused.
+        sizes.flows = max(table_flows, settings.max_flows) + 1
+        sizes.pipes = max_pipes // workers
+        sizes.buffers = max_pending_bytes // workers // BUFFER_BYTES
+        sizes.turn_bytes = turn_bytes
+        sizes.copy_bytes = copy_bytes
+        sizes.pipe_bytes = pipe_bytes
         for i in range(self.worker_count):
-            # One flow more than may live: the slot in which a connection over the limit is refused.
-            self.make_worker(
-                i, settings, max(table_flows, settings.max_flows) + 1, max_pipes // workers, max_pending_bytes // workers // BUFFER_BYTES,
-                turn_bytes, copy_bytes, pipe_bytes,
-            )
-
-    cdef int make_worker(
-        self, uint32_t number, object settings, uint32_t flows, int32_t pipes, int32_t buffers, uint32_t turn_bytes, uint32_t copy_bytes,
-        int32_t pipe_bytes,
-    ) except -1:
-        cdef Worker* w = &self.workers[number]
-        w.shared = self.shared
-        w.number = number
-        w.workers = self.worker_count
-        w.turn_bytes = turn_bytes
-        w.settings = settings_from_python(settings)
-        w.stats = <Stats*>sys_map(sizeof(Stats))
-        w.gear.stats = w.stats
-        w.gear.copy_bytes = copy_bytes
-        w.gear.scratch = <uint8_t*>malloc(BUFFER_BYTES)
-        w.gear.now_ns = sys_now_ns()
-        w.events = <epoll_event*>calloc(BATCH_EVENTS, sizeof(epoll_event))
-        w.random = int.from_bytes(os.urandom(8), "little")
-        if (
-            w.stats == NULL or w.gear.scratch == NULL or w.events == NULL or not table_make(&w.table, flows)
-            or not wheel_make(&w.wheel, flows, w.gear.now_ns) or not ring_make(&w.ring)
-            or not pipe_pool_make(&w.gear.pipes, pipes, pipe_bytes) or not buffer_pool_make(&w.gear.buffers, buffers)
-        ):
-            raise MemoryError
-        check(mailbox_make(&w.mailbox), "eventfd")
-        w.epoll = check(sys_epoll(), "epoll_create1")
-        w.spare_fd = check(sys_eventfd(), "eventfd")
-        check(sys_epoll_set(w.epoll, EPOLL_CTL_ADD, w.mailbox.bell, EPOLLIN, special_token(TOKEN_BELL, 0)), "epoll_ctl")
-        return 0
+            self.workers[i].settings = settings_from_python(settings)
+            self.workers[i].random = int.from_bytes(os.urandom(8), "little")
+            check(worker_make(&self.workers[i], self.shared, i, self.worker_count, &sizes), f"worker {i}")
 
     def __dealloc__(self):
-        cdef uint32_t i, k
-        cdef Worker* w
+        cdef uint32_t i
         for i in range(self.worker_count):
-            w = &self.workers[i]
-            settings_free(w.settings)
-            mailbox_free(&w.mailbox)
-            pipe_pool_free(&w.gear.pipes)
-            buffer_pool_free(&w.gear.buffers)
-            table_free(&w.table)
-            wheel_free(&w.wheel)
-            ring_free(&w.ring)
-            free(w.gear.scratch)
-            free(w.events)
-            sys_unmap(w.stats, sizeof(Stats))
-            for k in range(w.socket_count):
-                close_if_open(w.sockets[k].fd)
-            close_if_open(w.epoll)
-            close_if_open(w.spare_fd)
-            close_if_open(w.diag_fd)
+            worker_free(&self.workers[i])
         if self.shared != NULL:
             close_if_open(self.shared.wake_fd)
         close_if_open(self.answer_fd)
@@ -192,9 +152,8 @@ cdef class Engine:
 
     def add_listener(self, fds, *, direction, capture, port, target=None, preserve_client=False):
         cdef uint32_t number = self.shared.listener_count
+        cdef uint32_t i
         cdef Listener* listener = &self.shared.listeners[number]
-        cdef Worker* w
-        cdef int i, fd
         if self.threads:
             raise RuntimeError("add_listener: the engine has started")
         if number == MAX_LISTENERS or len(fds) > MAX_SOCKETS // MAX_LISTENERS * self.worker_count:
@@ -210,16 +169,11 @@ cdef class Engine:
         listener.port = port
         listener.preserve_client = preserve_client
         self.shared.listener_count += 1
+        for i in range(<uint32_t>len(fds)):
+            check(worker_listen(&self.workers[i % self.worker_count], number, fds[i]), "epoll_ctl")
         for i in range(self.worker_count):
-            # Opened now: a dial at the descriptor limit must not go without the question.
-            if preserve_client and self.workers[i].diag_fd < 0:
-                self.workers[i].diag_fd = check(sys_diag_open(), "netlink (preserve_client asks sock_diag)")
-        for i, fd in enumerate(fds):
-            w = &self.workers[i % self.worker_count]
-            w.sockets[w.socket_count].fd = fd
-            w.sockets[w.socket_count].listener = number
-            check(sys_epoll_set(w.epoll, EPOLL_CTL_ADD, fd, EPOLLIN, special_token(TOKEN_SOCKET, w.socket_count)), "epoll_ctl")
-            w.socket_count += 1
+            if preserve_client:
+                check(worker_prepare_spoofing(&self.workers[i]), "netlink: preserve_client needs sock_diag")
         return number
 
     def start(self):
@@ -241,7 +195,7 @@ cdef class Engine:
         cdef uint32_t i
         cdef list fresh = []
         # All are made before one is posted: a wrong value changes nothing.
-        for i in range(self.worker_count):
+        for _i in range(self.worker_count):
             fresh.append(<size_t>settings_from_python(settings))
         for i in range(self.worker_count):
             post_settings(&self.workers[i].mailbox, <Settings*><size_t>fresh[i])
@@ -287,45 +241,25 @@ cdef class Engine:
         return out
 
     def counters(self):
-        return {name: sum(atomic_load(&self.workers[w].stats.counters[k]) for w in range(self.worker_count))
-                for k, name in enumerate(COUNTERS)}
+        return dict(zip(COUNTERS, counters_to_python(self.workers, self.worker_count)))
 
     def opened(self):
-        return [sum(atomic_load(&self.workers[w].stats.listeners[n].opened) for w in range(self.worker_count))
-                for n in range(self.shared.listener_count)]
+        return [opened_to_python(self.workers, self.worker_count, n) for n in range(self.shared.listener_count)]
 
     def bytes(self):
-        return [tuple(sum(atomic_load(&self.workers[w].stats.listeners[n].bytes[h]) for w in range(self.worker_count)) for h in range(2))
-                for n in range(self.shared.listener_count)]
+        return [bytes_to_python(self.workers, self.worker_count, n) for n in range(self.shared.listener_count)]
 
     def reasons(self):
-        return [{name: sum(atomic_load(&self.workers[w].stats.listeners[n].reasons[k]) for w in range(self.worker_count))
-                 for k, name in enumerate(REASONS)} for n in range(self.shared.listener_count)]
+        return [dict(zip(REASONS, reasons_to_python(self.workers, self.worker_count, n))) for n in range(self.shared.listener_count)]
 
     def dial_errors(self):
-        found = {}
-        for number in range(DIAL_ERRNOS):
-            total = sum(atomic_load(&self.workers[w].stats.dial_errors[number]) for w in range(self.worker_count))
-            if total:
-                found[errorcode.get(number, "other")] = total
-        return found
+        return {errorcode.get(number, "other"): n for number, n in dial_errors_to_python(self.workers, self.worker_count)}
 
     def histograms(self):
-        cdef uint32_t n, w
-        out = []
-        for n in range(self.shared.listener_count):
-            connect, duration, size = [], [], []
-            for w in range(self.worker_count):
-                connect.append(<size_t>&self.workers[w].stats.listeners[n].connect_us)
-                duration.append(<size_t>&self.workers[w].stats.listeners[n].duration_us)
-                size.append(<size_t>&self.workers[w].stats.listeners[n].flow_bytes)
-            # 16 us to 17 s, 1 ms to 4.8 h, 64 B to 1 TiB.
-            out.append({
-                "connect_seconds": HistogramFacts(*histogram_to_python(connect, 2, 12, 1e-6)),
-                "duration_seconds": HistogramFacts(*histogram_to_python(duration, 5, 17, 1e-6)),
-                "flow_bytes": HistogramFacts(*histogram_to_python(size, 3, 20, 1.0)),
-            })
-        return out
+        return [
+            {name: Histogram(*found) for name, found in zip(HISTOGRAMS, histograms_to_python(self.workers, self.worker_count, n))}
+            for n in range(self.shared.listener_count)
+        ]
 
     def flows(self, limit=0, timeout=1.0):
         out = []
@@ -362,11 +296,6 @@ cdef class Engine:
                     return [LiveFlow._make(flow_to_python(&snapshot.flows[i], number)) for i in range(snapshot.count)]
             finally:
                 free(snapshot.flows)
-
-
-cdef void close_if_open(int fd) noexcept:
-    if fd >= 0:
-        sys_close(fd)
 
 
 def capabilities():

@@ -123,7 +123,7 @@ cdef struct Flow:
     Addr origin
     uint32_t generation     # of the slot: an event of an earlier flow in this slot is stale
     uint32_t queue_next
-    uint32_t unacknowledged # RESETTING: what SIOCOUTQ said then
+    uint32_t unacknowledged  # RESETTING: what SIOCOUTQ said then
     uint16_t listener
     int16_t error           # the errno that decided, for the record
     uint8_t phase           # Phase

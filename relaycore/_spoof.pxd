@@ -55,7 +55,7 @@ cdef inline int bind_as_client(Worker* w, Flow* flow) noexcept nogil:
     cdef Addr source = flow.client
     cdef sockaddr_storage address
     cdef socklen_t size
-    cdef int answer, i
+    cdef int answer, _try
     if addr_is_v4(&source):
         answer = sys_set_int(fd, SOL_IP, IP_TRANSPARENT, 1)
     else:
@@ -65,7 +65,7 @@ cdef inline int bind_as_client(Worker* w, Flow* flow) noexcept nogil:
         answer = sys_set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1)
     if answer < 0:
         return answer
-    for i in range(SPOOF_TRIES):
+    for _try in range(SPOOF_TRIES):
         source.port = <uint16_t>(SPOOF_FIRST_PORT + next_random(w) % SPOOF_PORTS)
         if ends_held(w, &flow.origin, &source) or ends_held(w, &source, &flow.origin):
             continue

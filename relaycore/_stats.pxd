@@ -42,7 +42,7 @@ cdef enum Counter:
     COUNT_PORTS_LIMITED     # dials that found no free local port
     COUNT_PIPES_EXHAUSTED   # times that COPY stood in because all pipes were in use
     COUNT_PIPES_DENIED      # times that the kernel denied a pipe of full size
-    COUNT_PENDING_EXHAUSTED # reads that took only what the sink could have at once (max_pending)
+    COUNT_PENDING_EXHAUSTED  # reads that took only what the sink could have at once (max_pending)
     COUNT_RECORDS_LOST      # access records that found the ring full
     COUNT_RESETS_FORCED     # resets passed on at the deadline, over bytes not yet acknowledged
     COUNT_URGENT            # urgent bytes passed on

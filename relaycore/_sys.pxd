@@ -13,9 +13,12 @@ from relaycore._libc cimport (
     MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, MSG_NOSIGNAL, NETLINK_SOCK_DIAG, NLM_F_REQUEST, O_CLOEXEC,
     O_NONBLOCK, PROT_READ, PROT_WRITE, SHUT_WR, SIG_BLOCK, SIOCATMARK, SIOCOUTQ, SOCK_CLOEXEC, SOCK_DIAG_BY_FAMILY,
     SOCK_NONBLOCK, SOCK_RAW, SOCK_STREAM, SOL_SOCKET, SO_ERROR, SO_LINGER, SO_ORIGINAL_DST, SPLICE_F_MOVE, SPLICE_F_NONBLOCK,
-    SYS_capget, SYS_capset, TCP_LISTEN, _LINUX_CAPABILITY_VERSION_3, __user_cap_data_struct, __user_cap_header_struct, c_accept4, c_bind, c_clock_gettime, c_close, c_connect, c_epoll_create1, c_epoll_ctl, c_epoll_wait, c_eventfd,
-    c_fcntl, c_getsockname, c_getsockopt, c_ioctl, c_mmap, c_munmap, c_pipe2, c_poll, c_prctl, c_pthread_sigmask, c_read, c_recv,
-    c_send, c_setsockopt, c_shutdown, c_sigfillset, c_socket, c_splice, c_syscall, c_write, epoll_event, inet_diag_msg, inet_diag_req_v2,
+    SYS_capget, SYS_capset, TCP_LISTEN, _LINUX_CAPABILITY_VERSION_3, __user_cap_data_struct, __user_cap_header_struct,
+    c_accept4, c_bind, c_clock_gettime, c_close, c_connect, c_epoll_create1, c_epoll_ctl, c_epoll_wait, c_eventfd,
+    c_fcntl, c_getsockname, c_getsockopt, c_ioctl, c_mmap, c_munmap, c_pipe2, c_poll, c_prctl, c_pthread_sigmask, c_read,
+    c_recv,
+    c_send, c_setsockopt, c_shutdown, c_sigfillset, c_socket, c_splice, c_syscall, c_write, epoll_event, inet_diag_msg,
+    inet_diag_req_v2,
     linger_option, nlmsghdr, pollfd, sigset_t, sockaddr, sockaddr_storage, socklen_t, timespec,
 )
 
