@@ -44,7 +44,9 @@ class Pair:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
         self.door = listener.getsockname()
         self.engine = Engine(SETTINGS, workers=1, **tuning)
-        self.engine.add_listener([listener.detach()], direction=0, capture=2, port=self.door[1], target=self.origin.getsockname())
+        self.engine.add_listener(
+            [listener.detach()], direction=0, capture=2, port=self.door[1], target=self.origin.getsockname()
+        )
         self.engine.start()
 
     def connect(self, relayed: bool) -> tuple[socket.socket, socket.socket]:
@@ -66,9 +68,7 @@ def pair(request: pytest.FixtureRequest) -> Iterator[tuple[Pair, list[int]]]:
 
 
 ACTIONS = ["send"] * 6 + ["urgent"] * 2 + ["shut"] * 2 + ["sync"] * 3 + ["reset", "close", "pause", "resume"]
-scripts = st.lists(
-    st.tuples(st.integers(0, 1), st.sampled_from(ACTIONS), st.integers(0, 7)), min_size=1, max_size=12
-)
+scripts = st.lists(st.tuples(st.integers(0, 1), st.sampled_from(ACTIONS), st.integers(0, 7)), min_size=1, max_size=12)
 
 
 def same(direct: Saw, relayed: Saw, disturbed: bool) -> bool:
@@ -85,7 +85,9 @@ def ends_alike(one: str, other: str) -> bool:
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
 @given(script=scripts)
-def test_a_script_gives_the_same_trace_directly_and_relayed(pair: tuple[Pair, list[int]], script: list[tuple[int, str, int]]) -> None:
+def test_a_script_gives_the_same_trace_directly_and_relayed(
+    pair: tuple[Pair, list[int]], script: list[tuple[int, str, int]]
+) -> None:
     """Users would see bytes lost, invented or changed, a FIN for a reset, a reset for a FIN, or a connection that stands still."""
     bench, sizes = pair
     steps = [Step(end, action, sizes[size % len(sizes)]) for end, action, size in script]

@@ -1,0 +1,1 @@
+"""The tests; see CONTRIBUTING for which directory a new one belongs in."""
