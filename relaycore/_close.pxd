@@ -9,7 +9,7 @@ from libc.stdint cimport uint64_t
 from relaycore._atomic cimport atomic_add
 from relaycore._check cimport RELAY_CHECK
 from relaycore._core cimport Worker, ring_for_python
-from relaycore._flow cimport CLOSED, DIALLING, RELAYING, Flow
+from relaycore._flow cimport CLOSED, DIALLING, RELAYING, Flow, flow_lane
 from relaycore._move cimport half_release
 from relaycore._ring cimport Finished, ring_push, ring_reserve
 from relaycore._stats cimport COUNT_RECORDS_LOST, FINISHED, ListenerStats, Reason, bump, count, observe
@@ -65,7 +65,7 @@ cdef inline void flow_record(Worker* w, Flow* flow) noexcept nogil:
     record.origin = flow.origin
     record.listener = flow.listener
     record.error = flow.error
-    record.lane = flow.lane
+    record.lane = flow_lane(flow)
     record.reason = flow.reason
     record.origin_known = flow.origin_known
     ring_push(&w.ring)

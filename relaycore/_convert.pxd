@@ -11,7 +11,7 @@ from libc.string cimport memcmp, memcpy, memset
 from relaycore._addr cimport Addr, Network, Networks, addr_is_v4
 from relaycore._atomic cimport atomic_load
 from relaycore._core cimport Worker
-from relaycore._flow cimport DRAINING, SHUT, Flow
+from relaycore._flow cimport DRAINING, SHUT, Flow, flow_lane
 from relaycore._libc cimport AF_INET, AF_INET6, inet_ntop, inet_pton
 from relaycore._ring cimport Finished
 from relaycore._stats cimport COUNTER_COUNT, DIAL_ERRNOS, HISTOGRAM_BUCKETS, Histogram, REASON_COUNT
@@ -94,7 +94,7 @@ cdef inline tuple flow_to_python(const Flow* f, int worker):
             half_closed |= 1 << h
     return (
         f.id, f.listener, worker, addr_to_python(&f.client), addr_to_python(&f.origin) if f.origin_known else None, f.half[0].bytes,
-        f.half[1].bytes, f.started_ns, f.active_ns, f.connected_ns - f.started_ns if f.connected_ns else -1, f.phase - 1, f.lane,
+        f.half[1].bytes, f.started_ns, f.active_ns, f.connected_ns - f.started_ns if f.connected_ns else -1, f.phase - 1, flow_lane(f),
         f.half[0].pending, f.half[1].pending, half_closed,
     )
 

@@ -5,8 +5,8 @@
 # Never here: a second origin. What cannot be reached is passed on to the client as a reset.
 
 from libc.errno cimport (
-    EACCES, EADDRINUSE, EADDRNOTAVAIL, ECONNREFUSED, EHOSTDOWN, EHOSTUNREACH, EINPROGRESS, EINTR, EMFILE, ENETDOWN, ENETUNREACH, ENFILE,
-    ENOBUFS, ENOMEM, EPERM, ETIMEDOUT,
+    EACCES, EADDRINUSE, EADDRNOTAVAIL, ECONNREFUSED, ECONNRESET, EHOSTDOWN, EHOSTUNREACH, EINPROGRESS, EINTR, EMFILE, ENETDOWN, ENETUNREACH, ENFILE,
+    ENOBUFS, ENOMEM, EPERM, EPIPE, ETIMEDOUT,
 )
 from libc.stdint cimport uint32_t, uint8_t
 
@@ -122,10 +122,12 @@ cdef inline void dial_step(Worker* w, Flow* flow) noexcept nogil:
     if not heard & (WRITABLE | FAILED | HUP):
         return
     if heard & (FAILED | HUP):
-        # Both can also be news of a connection that was made and has ended since: the error tells.
         error = sys_socket_error(flow.side[ORIGIN].fd)
         flow.side[ORIGIN].ready &= <uint8_t>~FAILED
-        if error != 0:
+        if error == ECONNRESET or error == EPIPE:
+            # It was made, and reset before this worker looked: what came before the reset is still to be read.
+            flow.side[ORIGIN].error = <short>error
+        elif error != 0:
             dial_failed(w, flow, error if error > 0 else -error)
             return
     flow.phase = RELAYING

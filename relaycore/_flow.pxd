@@ -14,11 +14,12 @@
 # Who may touch it: _step applies half_next(), _accept asks verdict_on(), everyone reads.
 # Never here: `if client`. Whoever needs a direction is handed the half.
 
+from libc.errno cimport EIO, ENOBUFS, ENOMEM
 from libc.stdint cimport int16_t, int32_t, uint16_t, uint32_t, uint64_t, uint8_t
 
 from relaycore._addr cimport Addr
 from relaycore._stats cimport (
-    FINISHED, FOREIGN_CLIENT, FOREIGN_ORIGIN, IN_LOOP, NOT_CAPTURED, NO_REASON, RESET_BY_CLIENT, RESET_BY_ORIGIN, Reason,
+    ERROR, FINISHED, FOREIGN_CLIENT, FOREIGN_ORIGIN, IN_LOOP, NOT_CAPTURED, NO_REASON, RESET_BY_CLIENT, RESET_BY_ORIGIN, Reason,
 )
 
 
@@ -106,7 +107,8 @@ cdef struct Half:
     int32_t pipe            # held while bytes are in it, else NO_PIPE
     int32_t buffer          # held while bytes are in it, else NO_BUFFER
     uint8_t state           # HalfState
-    uint8_t lane            # Lane
+    uint8_t lane            # Lane, for the next read
+    uint8_t used            # the highest lane that has moved bytes
     uint8_t full_reads      # COPY reads in a row that filled the whole buffer
     bint pending_urgent     # the one pending byte is urgent
 
@@ -128,7 +130,6 @@ cdef struct Flow:
     int16_t error           # the errno that decided, for the record
     uint8_t phase           # Phase
     uint8_t reason          # Reason, NO_REASON: none yet. The first cause is the reason
-    uint8_t lane            # the highest one used
     bint origin_known
     bint queued
 
@@ -194,7 +195,10 @@ cdef inline Reason verdict_on(
     return NO_REASON
 
 
-cdef inline Reason reset_by(int side) noexcept nogil:
+cdef inline Reason lost_by(int side, int error) noexcept nogil:
+    """What a failed socket is called: its peer's doing, unless the kernel here could not go on."""
+    if error in (ENOMEM, ENOBUFS, EIO):
+        return ERROR
     return RESET_BY_CLIENT if side == CLIENT else RESET_BY_ORIGIN
 
 
@@ -228,6 +232,11 @@ cdef inline bint flow_resetting(const Flow* flow) noexcept nogil:
 
 cdef inline bint flow_half_closed(const Flow* flow) noexcept nogil:
     return (flow.half[0].state == SHUT) != (flow.half[1].state == SHUT)
+
+
+cdef inline uint8_t flow_lane(const Flow* flow) noexcept nogil:
+    """The highest lane that either half has used."""
+    return flow.half[0].used if flow.half[0].used > flow.half[1].used else flow.half[1].used
 
 
 cdef inline uint64_t earlier(uint64_t a, uint64_t b) noexcept nogil:

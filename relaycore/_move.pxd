@@ -195,6 +195,7 @@ cdef inline Moved half_splice(
         return half_copy(half, source, sink, gear, budget)
     n = sys_splice(source.fd, gear.pipes.pipes[pipe].ends[1], min(<uint32_t>gear.pipes.capacity, budget))
     if n > 0:
+        half.used = SPLICE
         half.pipe = pipe
         half.pending = <uint32_t>n
         return half_flush(half, sink, gear)

@@ -14,7 +14,7 @@ from relaycore._dial cimport dial_step
 from relaycore._flow cimport (
     ACKNOWLEDGED, ANNOUNCED, CANNOT_BE, DEADLINE, DIALLING, DISCARD, EMPTIED, FAILED, OPEN, READABLE, RELAYING, RESETTING, SHUT,
     SHUT_SINK, SINK_BROKEN, SOURCE_EOF, SOURCE_RESET, UNWATCHED, Flow, Half, HalfEvent, HalfState, Next, Side, after, earlier,
-    flow_half_closed, flow_resetting, graceful, half_blocked, half_can_step, half_gives, half_next, passed, reset_by,
+    flow_half_closed, flow_resetting, graceful, half_blocked, half_can_step, half_gives, half_next, lost_by, passed,
 )
 from relaycore._mailbox cimport Settings
 from relaycore._move cimport (
@@ -58,7 +58,7 @@ cdef inline void half_tell(Worker* w, Flow* flow, int h, HalfEvent event) noexce
 cdef inline void side_lost(Worker* w, Flow* flow, int side) noexcept nogil:
     """A socket has failed (Side.error): nobody can be written to there, and what it had sent before is still read."""
     if flow.reason == NO_REASON:
-        flow.reason = <uint8_t>reset_by(side)
+        flow.reason = <uint8_t>lost_by(side, flow.side[side].error)
         flow.error = flow.side[side].error
     half_tell(w, flow, 1 - side, SINK_BROKEN)
     if flow.half[side].state == OPEN:
@@ -98,8 +98,6 @@ cdef inline void half_step(Worker* w, Flow* flow, int h) noexcept nogil:
     if moved != 0:
         flow.active_ns = w.gear.now_ns
         bump(&w.stats.listeners[flow.listener].bytes[h], moved)
-        if half.lane > flow.lane:
-            flow.lane = half.lane
     if answer == SOURCE_DRY:
         half_rest(half, &w.gear, moved)
 
