@@ -5,7 +5,7 @@
 # Never here: a second origin. What cannot be reached is passed on to the client as a reset.
 
 from libc.errno cimport (
-    EACCES, EADDRINUSE, EADDRNOTAVAIL, ECONNREFUSED, ECONNRESET, EHOSTDOWN, EHOSTUNREACH, EINPROGRESS, EINTR, EMFILE, ENETDOWN, ENETUNREACH, ENFILE,
+    EACCES, EADDRINUSE, EADDRNOTAVAIL, ECONNREFUSED, ECONNRESET, EHOSTDOWN, EHOSTUNREACH, EINPROGRESS, EMFILE, ENETDOWN, ENETUNREACH, ENFILE,
     ENOBUFS, ENOMEM, EPERM, EPIPE, ETIMEDOUT,
 )
 from libc.stdint cimport uint32_t, uint8_t
@@ -100,7 +100,7 @@ cdef inline void dial(Worker* w, Flow* flow) noexcept nogil:
         answer = bind_as_client(w, flow)
     if answer == 0:
         answer = sys_connect(flow.side[ORIGIN].fd, &origin, size)
-    if answer == 0 or answer == -EINPROGRESS or answer == -EINTR:
+    if answer == 0 or answer == -EINPROGRESS:
         answer = side_register(w, flow, ORIGIN)
     if answer < 0:
         dial_failed(w, flow, -answer)

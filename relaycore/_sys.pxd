@@ -4,7 +4,7 @@
 # Who may touch it: every room calls it; it alone calls libc.
 # Never here: a decision. What an error means is said where it is handled.
 
-from libc.errno cimport EINTR, errno
+from libc.errno cimport EALREADY, EINPROGRESS, EINTR, EISCONN, errno
 from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
 from libc.string cimport memcpy, memset
 
@@ -74,8 +74,15 @@ cdef inline int sys_socket(int family) noexcept nogil:
 
 
 cdef inline int sys_connect(int fd, const sockaddr_storage* peer, socklen_t size) noexcept nogil:
-    """EINTR is passed on as it is: the attempt goes on in the kernel, like EINPROGRESS."""
-    return 0 if c_connect(fd, <const sockaddr*>peer, size) == 0 else -errno
+    """0 when connected, -EINPROGRESS while the attempt is under way. Asked again after EINTR, it answers what has come of it."""
+    while c_connect(fd, <const sockaddr*>peer, size) < 0:
+        if errno == EISCONN:
+            return 0
+        if errno == EALREADY:
+            return -EINPROGRESS
+        if errno != EINTR:
+            return -errno
+    return 0
 
 
 cdef inline int sys_bind(int fd, const sockaddr_storage* address, socklen_t size) noexcept nogil:
