@@ -1,0 +1,164 @@
+"""What each command does: run a relay, check a configuration, or ask a running relay and show its answer.
+
+Owns: stdout of every command but run, as text or JSON.
+Never here: a flag's meaning, an error's line (RelayError goes to cli).
+"""
+
+import json
+import os
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Mapping
+from typing import Any
+
+from sidecar.config import Config, Flags, load_admin, load_config
+from sidecar.config.kinds import write_duration
+from sidecar.errors import FAILED, Problem, RelayError, reason
+from sidecar.report.flows import BEGINNING, EQUAL
+
+ANSWER_SECONDS = 10.0  # a relay answers in milliseconds; this one is stuck
+POLL_SECONDS = 0.05  # between two looks for a relay that starts
+
+Facts = Mapping[str, Any]
+
+
+def run(arguments: Namespace) -> int:
+    """Relay in the foreground."""
+    from sidecar.proxy import run as run_relay
+
+    return run_relay(_flags(arguments), os.environ)
+
+
+def check(arguments: Namespace) -> int:
+    """Validate, and show what would hold."""
+    flags = _flags(arguments)
+    try:
+        config = load_config(flags, os.environ)
+    except RelayError as error:
+        if arguments.json:
+            _say_json({"valid": False, "problems": [problem._asdict() for problem in error.problems]})
+        raise
+    for problem in config.warnings:
+        sys.stderr.write(f"warning: {problem}\n")
+    if arguments.json:
+        warnings = [problem._asdict() for problem in config.warnings]
+        _say_json({"valid": True, "warnings": warnings, "configuration": _effective(config)})
+    else:
+        listeners = ", ".join(f"{listener.name} {listener.port} {listener.capture}" for listener in config.listeners)
+        _say(f"{config.file or 'defaults'}: valid: {listeners}")
+    return 0
+
+
+def wait(arguments: Namespace) -> int:
+    """Ask until the relay is ready."""
+    path = _socket_path(arguments)
+    deadline = time.monotonic() + arguments.timeout / 1000
+    while True:
+        try:
+            state = _ask(path, "state", seconds=max(POLL_SECONDS, deadline - time.monotonic()))
+            found = str(state["state"])
+        except RelayError as error:
+            state, found = {}, error.problems[0].found
+        if found == "ready":
+            _show(arguments, state, f"ready: pid {state['pid']}")
+            return 0
+        if time.monotonic() >= deadline:
+            raise RelayError(Problem(path, f"a relay that is ready within {write_duration(arguments.timeout)}", found))
+        time.sleep(POLL_SECONDS)
+
+
+def stats(arguments: Namespace) -> int:
+    """Show what was counted."""
+    from sidecar.report.stats import page
+
+    answer = _ask(_socket_path(arguments), "stats")
+    _show(arguments, answer, "" if arguments.json else page(answer))
+    return 0
+
+
+def flows(arguments: Namespace) -> int:
+    """Show live flows."""
+    from sidecar.report.flows import table
+
+    query = {name: getattr(arguments, name) for name in ("sort", "limit", *EQUAL, *BEGINNING)}
+    answer = _ask(_socket_path(arguments), "flows", {name: value for name, value in query.items() if value is not None})
+    hidden = answer["matching"] - len(answer["flows"])
+    more = f"\nand {hidden} more; --limit 0 shows them" if hidden else ""
+    _show(arguments, answer, "" if arguments.json else table(answer["flows"]) + more)
+    return 0
+
+
+def reload(arguments: Namespace) -> int:
+    """Let the relay read its configuration again."""
+    answer = _ask(_socket_path(arguments), "reload")
+    lines = [f"{what}: {', '.join(keys) or 'nothing'}" for what, keys in answer.items()]
+    _show(arguments, answer, "\n".join(lines))
+    return 0
+
+
+def drain(arguments: Namespace) -> int:
+    """Let the relay end."""
+    answer = _ask(_socket_path(arguments), "drain")
+    _show(arguments, answer, f"draining: {answer['live']} flows live, {answer['deadline_s']:g} s left for them")
+    return 0
+
+
+def _flags(arguments: Namespace) -> Flags:
+    return Flags(
+        arguments.config or "",
+        arguments.ports or (),
+        arguments.interface or "",
+        arguments.log_level or "",
+        arguments.log_format or "",
+    )
+
+
+def _socket_path(arguments: Namespace) -> str:
+    """--socket, else what the configuration says."""
+    if arguments.socket:
+        return str(arguments.socket)
+    path = load_admin(Flags(config=arguments.config or ""), os.environ).socket
+    if not path:
+        raise RelayError(Problem("admin.socket", "a path", '"": the relay does not listen', "--socket names another one"))
+    return path
+
+
+def _ask(path: str, command: str, query: Mapping[str, object] = {}, seconds: float = ANSWER_SECONDS) -> dict[str, Any]:
+    from sidecar.admin import ask
+
+    return ask(path, command, query, seconds)
+
+
+def _effective(config: Config) -> dict[str, object]:
+    return {
+        "file": config.file or None,
+        "relay": config.relay.as_toml(),
+        "listener": [listener.as_toml() for listener in config.listeners],
+        "rules": config.rules.as_toml(),
+        "log": config.log.as_toml(),
+        "admin": config.admin.as_toml(),
+        "interface": config.interface or None,
+    }
+
+
+def _show(arguments: Namespace, facts: Facts, text: str) -> None:
+    if arguments.json:
+        _say_json(facts)
+    else:
+        _say(text)
+
+
+def _say_json(facts: Facts) -> None:
+    _say(json.dumps(facts))
+
+
+def _say(text: str) -> None:
+    try:
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter tries again at its end
+        if isinstance(error, BrokenPipeError):  # `relay-sidecar flows | head`
+            raise SystemExit(FAILED) from None
+        raise RelayError(Problem("stdout", "to take the answer", reason(error))) from None

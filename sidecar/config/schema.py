@@ -1,0 +1,253 @@
+"""The schema: every table and key of the configuration, its kind, default and meaning, each told once.
+
+Owns: the key set of etc/relay.toml. Everything that knows a key (reading, help, the example file, reload) derives it from here.
+Never here: files, environment, checks of one key against another (load).
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar, NamedTuple, TypeVar, cast
+
+from sidecar.config.kinds import Kind, Misfit, array, boolean, choice, duration, integer, pattern, shown, size, text_of
+from sidecar.config.network_kinds import (
+    HIGHEST_PORT,
+    all_or_port_ranges,
+    endpoint,
+    interface,
+    listen_address,
+    network,
+    port_ranges,
+)
+from sidecar.users import HIGHEST_ID, Account, find_group, find_user
+
+T = TypeVar("T")
+
+MOST_LISTENERS = 64  # the engine's table of listeners
+LONGEST_SOCKET_PATH = 107  # sun_path of sockaddr_un, with its NUL
+QUOTES = 'write "{}"'
+REQUIRED = None  # as a default: the key must be there
+# The rules divert with these two (mark & 0xfff); the relay's own mark must differ.
+RULES_MARKS = ((0x111, "the rules' mark for local delivery"), (0x112, "the rules' mark for outbound capture"))
+
+
+class Key(NamedTuple):
+    """One key: what it takes, its default as TOML would say it, what it means, and whether a reload applies it."""
+
+    kind: Kind[object]
+    default: object
+    meaning: str
+    live: bool
+
+
+def key(kind: Kind[T], default: object, meaning: str, *, live: bool = False) -> T:
+    """Declare a key. In the class it is a Key; in an instance, where everyone looks, it is the value: hence the type."""
+    return cast(T, Key(kind, default, meaning, live))
+
+
+class Section:
+    """One table of the configuration, immutable. `given` names the keys that were set, not left to their defaults."""
+
+    keys: ClassVar[Mapping[str, Key]] = {}
+    given: frozenset[str]
+
+    def __init_subclass__(cls) -> None:
+        cls.keys = {name: value for name, value in vars(cls).items() if isinstance(value, Key)}
+
+    def __init__(self, values: Mapping[str, object], given: frozenset[str] = frozenset()) -> None:
+        vars(self).update({name: values[name] for name in self.keys}, given=given)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{type(self).__name__}.{name}: a configuration does not change; load a new one")
+
+    def as_toml(self) -> dict[str, object]:
+        """The values as a file would say them."""
+        return {name: key.kind.write(getattr(self, name)) for name, key in self.keys.items()}
+
+
+def _user_kind() -> Kind[Account]:
+    def take(value: object) -> Account:
+        account = find_user(text_of(value, number_hint=QUOTES))
+        if account is None:
+            raise Misfit(shown(value), next_step="a number needs no entry in /etc/passwd")
+        return account
+
+    return Kind("the name or number of a user, in quotes", take, lambda account: account.name)
+
+
+def _group_kind() -> Kind[Account]:
+    def take(value: object) -> Account:
+        account = find_group(text_of(value, number_hint=QUOTES))
+        if account is None:
+            raise Misfit(shown(value), next_step="a number needs no entry in /etc/group")
+        return account
+
+    return Kind("the name or number of a group, in quotes", take, lambda account: account.name)
+
+
+def _uid_kind() -> Kind[int]:
+    numbers, names = integer(0, HIGHEST_ID), _user_kind()
+
+    def take(value: object) -> int:
+        return names.take(value).id if isinstance(value, str) else numbers.take(value)
+
+    return Kind(f"the name of a user, or a number from 0 to {HIGHEST_ID}", take)
+
+
+def _socket_path_kind() -> Kind[str]:
+    def take(value: object) -> str:
+        text = text_of(value)
+        if text and (not text.startswith("/") or "\0" in text or len(text.encode()) > LONGEST_SOCKET_PATH):
+            raise Misfit(shown(text))
+        return text
+
+    return Kind(f'an absolute path of at most {LONGEST_SOCKET_PATH} bytes, or "": off', take)
+
+
+class Relay(Section):
+    """[relay]: the process and its limits."""
+
+    user = key(_user_kind(), "1337", "who the relay runs as; the rules exempt this user, this group and the mark")
+    group = key(_group_kind(), "1337", "the group that the relay runs as")
+    workers = key(integer(0, 256), 0, "threads that move bytes; 0: one per CPU that this process may use")
+    max_flows = key(integer(1, 1_000_000), 50000, "flows at once; fewer where the limit on open files is lower", live=True)
+    connect_timeout = key(duration("10ms", "1h"), "10s", "how long the origin may take to accept a connection", live=True)
+    idle_timeout = key(duration("10ms", "8760h", zero="never"), "1h", "a flow ends when no byte moved for so long", live=True)
+    half_close_timeout = key(
+        duration("10ms", "8760h", zero="never"), "1h", "the same for a flow of which one side has sent its FIN", live=True
+    )
+    drain_timeout = key(
+        duration("10ms", "24h", zero="cut at once"),
+        "25s",
+        "how long flows may go on after SIGTERM before they are reset",
+        live=True,
+    )
+    target = key(
+        endpoint('"host:port", "[v6]:port", or "": none', names=True, lowest_port=1),
+        "",
+        'where listeners with capture = "none" connect to; of a name\'s addresses the first IPv4 one is taken (TARGET_ADDR)',
+    )
+    keepalive_time = key(
+        duration("1s", "9h", zero="no keepalive", whole_seconds=True),
+        "2m",
+        "silence on a connection before the kernel probes it",
+    )
+    keepalive_interval = key(duration("1s", "9h", whole_seconds=True), "15s", "time between two such probes")
+    keepalive_probes = key(integer(1, 127), 4, "probes without an answer until the connection counts as dead")
+    max_pipes = key(
+        integer(0, 1024), 32, "kernel pipes of 256 KiB for splicing; all relays of one user on a node share a budget of 256"
+    )
+    max_pending = key(
+        size("64KiB", "64GiB"), "64MiB", "bytes that were read and not yet taken by the other side, over all flows"
+    )
+    backlog = key(integer(1, 65535), 4096, "connections that wait to be accepted; the kernel caps it at net.core.somaxconn")
+
+
+class Listener(Section):
+    """[[listener]]: one bound port."""
+
+    name = key(
+        pattern("1 to 64 letters, digits, dots, dashes or underscores", r"[A-Za-z0-9._-]{1,64}"),
+        REQUIRED,
+        "what logs, metrics and LISTEN_FDNAMES call it",
+    )
+    direction = key(
+        choice("outbound", "inbound", "gateway"),
+        REQUIRED,
+        "who is on this machine: the clients (outbound), the origins (inbound), or neither (gateway: the relay is on the way)",
+    )
+    port = key(integer(0, HIGHEST_PORT), REQUIRED, 'the TCP port; 0, with capture = "none" alone: any free one')
+    capture = key(
+        choice("redirect", "tproxy", "none"),
+        "redirect",
+        "how connections get here: by a REDIRECT rule, by a TPROXY rule, or directly (then relay.target is the origin)",
+    )
+    protocol = key(choice("tcp", "udp"), "tcp", "what is relayed; udp is not there yet")
+    address = key(listen_address(), "", "where to listen; both families by default, an explicit :: takes IPv4 too")
+    preserve_client = key(
+        boolean(), False, "the origin sees the client's address instead of the relay's; works with tproxy, inbound or gateway"
+    )
+
+
+class Rules(Section):
+    """[rules]: what the kernel is told. The relay itself uses the mark alone."""
+
+    backend = key(choice("auto", "nft", "iptables", "iptables-legacy"), "auto", "the program that applies the rules")
+    ipv6 = key(boolean(), True, "rules for IPv6 too")
+    inbound_ports = key(all_or_port_ranges(), "all", "ports of this machine to which connections are captured")
+    inbound_exclude_ports = key(
+        port_ranges(), [22], "ports of this machine to which none is; the relay's own ports need no entry"
+    )
+    outbound_ports = key(all_or_port_ranges(), "all", "destination ports to which connections are captured")
+    outbound_exclude_ports = key(port_ranges(), [], "destination ports to which none is")
+    outbound_exclude_cidrs = key(
+        array(network(), 'networks such as "10.0.0.0/8"', most=256),
+        ["169.254.0.0/16", "fe80::/10"],
+        "networks to which none is",
+    )
+    outbound_uids = key(
+        array(_uid_kind(), "users, each a name or a number", most=64),
+        [],
+        "users whose connections are captured; empty: everyone but the relay",
+    )
+    only_open_ports = key(
+        boolean(), True, "capture no connection to a port that nobody listens on: it keeps answering with a reset"
+    )
+    on_failure = key(
+        choice("auto", "reset", "drop", "open"),
+        "auto",
+        "what happens to connections while the relay is dead; auto: what capture and back end do by nature",
+    )
+    gateway_interfaces = key(
+        array(interface(), "interface names", most=64),
+        [],
+        "interfaces whose forwarded traffic is captured; gateway rules need them",
+    )
+    mark = key(
+        integer(0, 0xFFF, taken=RULES_MARKS),
+        0x539,
+        "SO_MARK of the relay's own connections, by which the rules exempt them; not 0x111 or 0x112, the rules' own; 0: none",
+    )
+
+
+class Log(Section):
+    """[log]: records on stdout."""
+
+    level = key(
+        choice("debug", "info", "warn", "error", aliases=[("warning", "warn")], any_case=True),
+        "info",
+        "the least level that is written (LOG_LEVEL)",
+        live=True,
+    )
+    format = key(
+        choice("auto", "text", "json", aliases=[("console", "text")], any_case=True),
+        "auto",
+        "how records look; auto: text on a terminal, JSON lines elsewhere; console is text (LOG_FORMAT)",
+        live=True,
+    )
+    access = key(boolean(), True, "write a record for each finished flow", live=True)
+    queue = key(
+        integer(16, 1_000_000), 8192, "records that wait for a slow reader of stdout; more are dropped and counted", live=True
+    )
+
+
+class Admin(Section):
+    """[admin]: how the relay is asked and told."""
+
+    socket = key(_socket_path_kind(), "/run/relay-sidecar/admin.sock", "unix socket for stats, flows, reload, drain and wait")
+    metrics = key(
+        endpoint('"address:port", "[v6]:port", or "": off', names=False, lowest_port=0),
+        "127.0.0.1:15020",
+        "Prometheus metrics over HTTP",
+    )
+    health = key(
+        endpoint('"address:port", "[v6]:port", or "": off', names=False, lowest_port=0),
+        "[::]:15021",
+        "health and readiness over HTTP",
+    )
+
+
+TABLES: Mapping[str, type[Section]] = {"relay": Relay, "listener": Listener, "rules": Rules, "log": Log, "admin": Admin}
+
+DEFAULT_LISTENERS: tuple[Mapping[str, object], ...] = (
+    {"name": "outbound", "direction": "outbound", "port": 15002},
+    {"name": "inbound", "direction": "inbound", "port": 15006},
+)

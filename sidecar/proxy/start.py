@@ -1,0 +1,184 @@
+"""The start, in the one order that works: what needs privilege, the user, the sockets, the confinement, the engine.
+
+Owns: that order (each step says why it stands where it stands) and everything that can fail before the first connection.
+Never here: a thread before the privileges are gone; a connection (relay starts the workers).
+"""
+
+import importlib
+import os
+import socket
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from relaycore import BUILD, CAPTURES, DIRECTIONS, Address, Engine, Settings
+from sidecar import __version__
+from sidecar.addresses import own_networks, watch_addresses
+from sidecar.admin import Sockets, open_sockets, prepare_directory
+from sidecar.config import Config, Endpoint
+from sidecar.errors import Problem, RelayError, reason
+from sidecar.inherited import take_inherited
+from sidecar.listeners import Bound, open_listeners
+from sidecar.privileges import (
+    Identity,
+    become,
+    choose_identity,
+    confine,
+    missing_capability,
+    missing_mark,
+    raise_open_files,
+    sufficient_capability,
+    what_sockets_need,
+)
+from sidecar.proxy.facts import Limits, Shown
+from sidecar.proxy.settings import engine_settings, flow_capacity, worker_count
+from sidecar.proxy.target import refuse_own_listener, resolve_target
+from sidecar.report import Fields, Report
+
+# Imported while the interpreter's directory is readable for sure; at another user's start they are left until they are needed.
+LATER_IMPORTS = ("difflib", "setproctitle")
+
+
+class Started(NamedTuple):
+    """What the start made and found; the relay owns all of it from now on."""
+
+    identity: Identity
+    capability: str  # the one that was kept; "": none
+    mark: int
+    workers: int
+    listeners: list[Shown]
+    sockets: Sockets
+    watcher: socket.socket  # readable when own_networks may have changed
+    own_networks: tuple[str, ...]
+    open_files: int
+    capacity: int  # the most flows that open_files allows
+    engine: Engine
+
+
+def start(config: Config, report: Report) -> Started:
+    """Everything up to the workers' threads; RelayError when the relay cannot run."""
+    for problem in config.warnings:
+        report.warn(problem)
+    identity = choose_identity(config)
+    target = resolve_target(config)  # may read files that only root reads
+    watcher, networks = _local_addresses()
+    if target:
+        refuse_own_listener(config, target, networks)
+    inherited = take_inherited(os.environ, report.warn)
+    if config.admin.socket:
+        prepare_directory(config.admin.socket, identity.user.id, identity.group.id)
+    if identity.user.id != os.geteuid():
+        for name in LATER_IMPORTS:
+            importlib.import_module(name)
+
+    become(identity)
+    if identity.user.id == 0:
+        report.warn(Problem(config.where("relay.user"), "a user of the relay's own", "root", "its faults would be root's"))
+    capability, mark = _capability(config, report)
+    workers = worker_count(config)
+    # A listener that root made keeps root's uid: its group could not be joined later, and rules could not tell whose it is.
+    bound = open_listeners(config, workers, inherited, report.warn)
+    shown = [Shown(listener.listener, listener.port, listener.addresses) for listener in bound]
+    sockets = open_sockets(config, report.warn)
+    confine(capability)
+
+    if config.file and not os.access(config.file, os.R_OK):
+        expected = f"a file that user {identity.user.name} can read"
+        report.warn(Problem(config.file, expected, "one that it cannot", "reload will fail"))
+    open_files = raise_open_files()
+    capacity = flow_capacity(config, open_files, sum(len(listener.sockets) for listener in bound))
+    settings = engine_settings(config, report.access, capacity, mark, networks)
+    engine = _engine(config, settings, workers, capacity)
+    _hand_over(engine, bound, target)
+    return Started(identity, capability, mark, workers, shown, sockets, watcher, networks, open_files, capacity, engine)
+
+
+def start_fields(config: Config, started: Started) -> Fields:
+    """The start record: what is listened on, by whom, with what capabilities and limits."""
+    identity, limits = started.identity, limits_of(config, started)
+    fields: dict[str, object] = {
+        "version": __version__,
+        "build": BUILD,
+        "pid": os.getpid(),
+        "user": identity.user.name,
+        "uid": identity.user.id,
+        "group": identity.group.name,
+        "gid": identity.group.id,
+        "capabilities": [started.capability] if started.capability else [],
+        "config": config.file or None,
+        "listeners": [
+            {
+                "name": shown.listener.name,
+                "direction": shown.listener.direction,
+                "capture": shown.listener.capture,
+                "addresses": list(shown.addresses),
+            }
+            for shown in started.listeners
+        ],
+        "admin": {name: _address(sock) for name, sock in started.sockets._asdict().items()},
+        "workers": started.workers,
+        "max_flows": limits.flows,
+        "open_files": limits.open_files,
+        "pipes": limits.pipes,
+        "mark": f"{started.mark:#x}" if started.mark else None,
+        "own_networks": len(started.own_networks),
+    }
+    return {**fields, "note": identity.note} if identity.note else fields
+
+
+def limits_of(config: Config, started: Started) -> Limits:
+    """What bounds the relay under this configuration."""
+    flows = min(config.relay.max_flows, started.capacity)
+    return Limits(flows, started.open_files, config.relay.max_pipes, config.relay.max_pending)
+
+
+def _local_addresses() -> tuple[socket.socket, tuple[str, ...]]:
+    try:
+        watcher = watch_addresses()  # before the dump: nothing that changes in between is missed
+        return watcher, own_networks()
+    except OSError as error:
+        raise RelayError(Problem("rtnetlink", "the addresses of this network namespace", reason(error))) from None
+
+
+def _capability(config: Config, report: Report) -> tuple[str, int]:
+    """The capability to keep while the relay runs, and the mark that it can set."""
+    needs = what_sockets_need(config)
+    name = sufficient_capability(needs)
+    if name is None and needs.transparent:
+        raise missing_capability(config, needs.transparent)
+    if name is None:
+        report.warn(missing_mark(config))
+        return "", 0
+    return (name if needs.dial else ""), needs.mark
+
+
+def _engine(config: Config, settings: Settings, workers: int, capacity: int) -> Engine:
+    relay = config.relay
+    try:
+        return Engine(
+            settings, workers=workers, max_pipes=relay.max_pipes, max_pending_bytes=relay.max_pending, table_flows=capacity
+        )
+    except (OSError, ValueError, MemoryError) as error:
+        raise RelayError(Problem("engine", "memory and descriptors", str(error) or "no memory")) from None
+
+
+def _hand_over(engine: Engine, bound: Sequence[Bound], target: Address | None) -> None:
+    for sockets in bound:
+        listener = sockets.listener
+        try:
+            engine.add_listener(
+                sockets.take_descriptors(),
+                direction=DIRECTIONS.index(listener.direction),
+                capture=CAPTURES.index(listener.capture),
+                port=sockets.port,
+                target=target if listener.capture == "none" else None,
+                preserve_client=listener.preserve_client,
+            )
+        except (OSError, ValueError) as error:
+            raise RelayError(Problem(f"listener {listener.name}", "its sockets to be taken", str(error))) from None
+
+
+def _address(sock: socket.socket | None) -> str | None:
+    if sock is None:
+        return None
+    name = sock.getsockname()
+    return name if isinstance(name, str) else str(Endpoint(*name[:2]))

@@ -1,0 +1,45 @@
+"""`relay-sidecar stats` for human eyes.
+
+Owns: the page's layout. Never here: a figure that the relay did not send.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sidecar.report.tables import aligned, human_bytes, human_time
+
+HEADINGS = ("LISTENER", "DIRECTION", "CAPTURE", "ADDRESSES", "OPENED", "SENT", "RECEIVED", "CLOSED")
+FIGURES = ("OPENED", "SENT", "RECEIVED")
+
+
+def page(stats: Mapping[str, Any]) -> str:
+    """State, listeners, then every counter that is not zero."""
+    limits = stats["limits"]
+    uptime = human_time(int(stats["uptime_s"] * 1000))
+    lines = [
+        f"relay-sidecar {stats['version']}, pid {stats['pid']}, {stats['state']}, up {uptime}",
+        f"{stats['live']} flows live, of at most {limits['flows']}",
+        "",
+        aligned(HEADINGS, [_cells(listener) for listener in stats["listeners"]], FIGURES),
+    ]
+    counts = [
+        *((name, count) for name, count in stats["counters"].items()),
+        *((f"dial error {name}", count) for name, count in stats["dial_errors"].items()),
+        ("log_records_dropped", stats["log_records_dropped"]),
+    ]
+    not_zero = [(name, str(count)) for name, count in counts if count]
+    if not_zero:
+        lines += ["", aligned(("COUNTER", "COUNT"), not_zero, ("COUNT",))]
+    return "\n".join(lines)
+
+
+def _cells(listener: Mapping[str, Any]) -> tuple[str, ...]:
+    closed = ", ".join(f"{reason} {count}" for reason, count in listener["closed"].items())
+    return (
+        *(listener[name] for name in ("name", "direction", "capture")),
+        ", ".join(listener["addresses"]),
+        str(listener["opened"]),
+        human_bytes(listener["bytes_sent"]),
+        human_bytes(listener["bytes_received"]),
+        closed or "-",
+    )

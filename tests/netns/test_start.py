@@ -1,0 +1,97 @@
+"""Who the relay is and what it binds, in namespaces: users, capabilities, interfaces, both families on one socket."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.support.network import FAMILIES, FAMILY, POD, POD_TO_SERVER, V4, Network
+from tests.support.peers import expect_reset, receive
+from tests.support.relay import UID, Relay
+from tests.support.traffic import MIB, Stream, exchange
+from tests.support.users import launcher
+from tests.support.ways import CAPTURES
+from tests.support.world import APP_PORT, Way, World, captured, listeners
+
+captures = pytest.mark.parametrize("capture", CAPTURES)
+CAP_NET_RAW = 1 << 13
+
+
+def status(world: World) -> dict[str, str]:
+    """What /proc says of the process."""
+    lines = Path(f"/proc/{world.relay.process.pid}/status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def serves(world: World) -> None:
+    world.path.listen()
+    client, origin, name = world.path.pair()
+    exchange(client, origin, Stream(1, MIB), Stream(2, MIB))
+    assert world.ended(name) == "finished"
+
+
+@captures
+def test_root_becomes_the_relays_user(capture: str) -> None:
+    """A relay that stays root, or keeps what it does not need, is a way into the node."""
+    with captured(Way(capture)) as world:
+        found = status(world)
+        assert found["Uid"].split() == [str(UID)] * 4
+        assert found["Gid"].split() == [str(UID)] * 4
+        assert found["Groups"] == ""
+        assert found["NoNewPrivs"] == "1"
+        for held in ("CapEff", "CapPrm", "CapAmb", "CapBnd"):
+            assert int(found[held], 16) & ~CAP_NET_RAW == 0, held
+        for thread in Path(f"/proc/{world.relay.process.pid}/task").glob("*/status"):
+            assert f"CapEff:\t{found['CapEff']}" in thread.read_text()
+
+
+@captures
+def test_one_capability_is_enough(capture: str) -> None:
+    """As uid 1337 with CAP_NET_RAW alone, as a pod's security context gives it."""
+    with captured(Way(capture), launcher=launcher(UID, "net_raw")) as world:
+        serves(world)
+
+
+def test_redirect_needs_no_capability() -> None:
+    """As uid 1337 with nothing, REDIRECT works by owner exclusion; that the mark is missing is said once."""
+    with captured(Way("redirect"), launcher=launcher(UID)) as world:
+        serves(world)
+        assert len([line for line in world.relay.messages.all() if "mark" in line]) == 1
+
+
+def test_tproxy_without_a_capability_is_refused() -> None:
+    """The message must tell what is missing, for what, and how to grant it; a relay that starts anyway captures nothing."""
+    way = Way("tproxy")
+    with Network.made() as network, Relay(network.pod, listeners(way, {}), launcher=launcher(UID)) as relay:
+        assert relay.exit_status() == 77
+        relay.await_message(str(relay.config_path), "capture", "CAP_NET_RAW", "setcap")
+
+
+@captures
+def test_a_second_relay_of_the_same_user_is_refused(capture: str) -> None:
+    """It would join the first one's SO_REUSEPORT group and silently take a share of the connections."""
+    with captured(Way(capture)) as world, Relay(world.captured.pod, listeners(world.way, {})) as second:
+        assert second.exit_status() == 1
+        second.await_message("15002", str(world.relay.process.pid))
+        serves(world)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@captures
+def test_one_interface_alone(capture: str, family: int) -> None:
+    """With --interface the inbound listener serves one link, and what comes by another is reset."""
+    with captured(Way(capture, family, "inbound"), arguments=["--interface", "to-client"]) as world:
+        serves(world)
+        with world.captured.server.entered(), socket.socket(FAMILY[family]) as stranger, pytest.raises(ConnectionRefusedError):
+            stranger.connect((POD_TO_SERVER[family], APP_PORT))
+
+
+@pytest.mark.parametrize("direction", ["outbound", "inbound"])
+@captures
+def test_ipv4_on_a_listener_for_both_families(capture: str, direction: str) -> None:
+    """One socket for IPv4 and IPv6 must find the origins of both, and record them as what they are."""
+    with captured(Way(capture, V4, direction), {"listener": {"address": "::"}}) as world:
+        serves(world)
+        record = world.relay.access(reason="finished")
+        assert record["client"].startswith("10.")
+        assert record["origin"] == f"{world.path.dial_to[0]}:{APP_PORT}"

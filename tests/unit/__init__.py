@@ -1,0 +1,1 @@
+"""Each module alone: mirrors the sources and needs nothing."""

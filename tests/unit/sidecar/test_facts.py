@@ -1,0 +1,170 @@
+"""sidecar.proxy.facts: the engine's figures in the contract's words."""
+
+import json
+
+from prometheus_client.parser import text_string_to_metric_families
+
+import relaycore
+from relaycore import COUNTERS, HISTOGRAMS, LANES, PHASES, REASONS, Histogram, LiveFlow, Record
+from sidecar.proxy.facts import COUNTER_HELP, HISTOGRAM_HELP, Facts, Limits, Shown
+from sidecar.report import exposition
+from tests.unit.sidecar.conftest import Load
+
+RECORD = Record(
+    flow=7,
+    listener=1,
+    client=("10.0.0.1", 50000),
+    origin=("::1", 80),
+    bytes_sent=5,
+    bytes_received=6,
+    started_ns=1_000_000_000,
+    ended_ns=3_500_250_499,
+    connect_ns=250_499,
+    lane=LANES.index("splice"),
+    reason=REASONS.index("reset_by_origin"),
+    error=104,
+)
+
+
+class Engine:
+    """Two listeners that have seen something."""
+
+    live = 3
+    running = 2
+
+    def opened(self) -> list[int]:
+        return [4, 5]
+
+    def reasons(self) -> list[dict[str, int]]:
+        return [dict.fromkeys(REASONS, 0), {**dict.fromkeys(REASONS, 0), "finished": 2}]
+
+    def bytes(self) -> list[tuple[int, int]]:
+        return [(1, 2), (3, 4)]
+
+    def counters(self) -> dict[str, int]:
+        return {name: number for number, name in enumerate(COUNTERS)}
+
+    def dial_errors(self) -> dict[str, int]:
+        return {"ECONNREFUSED": 9}
+
+    def histograms(self) -> list[dict[str, Histogram]]:
+        return [{name: Histogram((1.0, 2.0), (1, 2, 3), 4.5) for name in HISTOGRAMS} for _ in range(2)]
+
+
+def facts(load: Load) -> Facts:
+    outbound, inbound = load("").listeners
+    shown = [Shown(outbound, 15002, ["0.0.0.0:15002"]), Shown(inbound, 15006, ["0.0.0.0:15006", "[::]:15006"])]
+    return Facts(Engine(), shown)  # type: ignore[arg-type]
+
+
+def test_an_access_record_has_the_fields_of_the_contract(load: Load) -> None:
+    """Every dashboard that reads the log would break."""
+    assert list(facts(load).access(RECORD).items()) == [
+        ("flow", 7),
+        ("listener", "inbound"),
+        ("direction", "inbound"),
+        ("client", "10.0.0.1:50000"),
+        ("origin", "[::1]:80"),
+        ("bytes_sent", 5),
+        ("bytes_received", 6),
+        ("duration_ms", 2500.25),
+        ("connect_ms", 0.25),
+        ("lane", "splice"),
+        ("reason", "reset_by_origin"),
+        ("error", "ECONNRESET"),
+    ]
+
+
+def test_what_never_was_is_null(load: Load) -> None:
+    """A connection that was refused would seem to have connected in no time, to nowhere."""
+    record = RECORD._replace(origin=None, connect_ns=-1, error=0)
+    fields = facts(load).access(record)
+    assert (fields["origin"], fields["connect_ms"], fields["error"]) == (None, None, None)
+
+
+def test_a_live_flow_is_a_row(load: Load) -> None:
+    """`flows` would show raw clocks and codes."""
+    flow = LiveFlow(
+        flow=1,
+        listener=0,
+        worker=1,
+        client=("10.0.0.1", 1),
+        origin=None,
+        bytes_sent=2,
+        bytes_received=3,
+        started_ns=1_000_000_000,
+        active_ns=2_000_000_000,
+        connect_ns=-1,
+        phase=PHASES.index("dialling"),
+        lane=LANES.index("copy"),
+        pending_sent=4,
+        pending_received=5,
+        half_closed=3,
+    )
+    row = facts(load).live_flow(flow, now_ns=2_500_000_000)
+    assert (row["listener"], row["phase"], row["lane"], row["origin"]) == ("outbound", "dialling", "copy", None)
+    assert (row["age_ms"], row["idle_ms"], row["half_closed"]) == (1500, 500, "both")
+    assert facts(load).live_flow(flow, now_ns=0)["age_ms"] == 0
+
+
+def test_stats_can_be_sent_as_json(load: Load) -> None:
+    """`stats --json` would end in a traceback."""
+    stats = json.loads(json.dumps(facts(load).stats()))
+    assert stats["listeners"][1] == {
+        "name": "inbound",
+        "direction": "inbound",
+        "capture": "redirect",
+        "addresses": ["0.0.0.0:15006", "[::]:15006"],
+        "opened": 5,
+        "bytes_sent": 3,
+        "bytes_received": 4,
+        "closed": {"finished": 2},
+    }
+
+
+def metrics(load: Load) -> dict[str, list[tuple[str, dict[str, str], float]]]:
+    text = exposition(facts(load).families(ready=True, limits=Limits(1, 2, 3, 4), log_dropped=8))
+    return {
+        family.name: [(sample.name, sample.labels, sample.value) for sample in family.samples]
+        for family in text_string_to_metric_families(text)
+    }
+
+
+def test_metrics_have_ztunnels_names_where_they_fit(load: Load) -> None:
+    """Dashboards that users have would stay empty."""
+    found = metrics(load)
+    labels = {"listener": "inbound", "direction": "inbound"}
+    assert found["tcp_connections_opened"][1] == ("tcp_connections_opened_total", labels, 5)
+    assert ("tcp_connections_closed_total", {**labels, "reason": "finished"}, 2) in found["tcp_connections_closed"]
+    assert found["tcp_sent_bytes"][1] == ("tcp_sent_bytes_total", labels, 3)
+    assert found["tcp_received_bytes"][1] == ("tcp_received_bytes_total", labels, 4)
+
+
+def test_every_counter_histogram_and_limit_is_a_metric(load: Load) -> None:
+    """A limit would be hit, and no alarm could be built on it."""
+    found = metrics(load)
+    for number, name in enumerate(COUNTERS):
+        assert found[f"relay_{name}"] == [(f"relay_{name}_total", {}, number)]
+    for name in HISTOGRAMS:
+        assert (f"relay_{name}_sum", {"listener": "outbound", "direction": "outbound"}, 4.5) in found[f"relay_{name}"]
+    assert found["relay_dial_errors"] == [("relay_dial_errors_total", {"errno": "ECONNREFUSED"}, 9)]
+    assert [(labels["limit"], value) for _, labels, value in found["relay_limit"]] == [
+        ("flows", 1),
+        ("open_files", 2),
+        ("pipes", 3),
+        ("pending_bytes", 4),
+    ]
+    assert found["relay_log_records_dropped"][0][2] == 8
+    assert found["relay_build_info"][0][1] == {"version": "0.1.0", "build": relaycore.BUILD}
+
+
+def test_every_name_of_the_engine_is_explained() -> None:
+    """The metrics page would fail with a counter that somebody added."""
+    assert set(COUNTER_HELP) == set(COUNTERS)
+    assert set(HISTOGRAM_HELP) == set(HISTOGRAMS)
+
+
+def test_labels_are_from_closed_sets(load: Load) -> None:
+    """A label with addresses would make a time series per client, and fill the monitoring."""
+    names = {name for samples in metrics(load).values() for _, labels, _ in samples for name in labels}
+    assert names == {"listener", "direction", "reason", "errno", "limit", "le", "version", "build"}
