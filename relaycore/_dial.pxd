@@ -108,18 +108,25 @@ cdef inline void dial(Worker* w, Flow* flow) noexcept nogil:
         wheel_put(&w.wheel, table_index(&w.table, flow), flow.started_ns + w.settings.connect_timeout_ns)
 
 
+cdef inline void look_after_client(Worker* w, Flow* flow) noexcept nogil:
+    """EPOLLERR on the client while the origin has not answered: if it is gone, the dial ends with it."""
+    cdef int error = sys_socket_error(flow.side[CLIENT].fd)
+    flow.side[CLIENT].ready &= <uint8_t>~FAILED
+    if error != 0:
+        flow.error = <short>(error if error > 0 else -error)
+        flow_close(w, flow, CLIENT_LEFT)
+
+
 cdef inline void dial_step(Worker* w, Flow* flow) noexcept nogil:
-    """An event came while dialling: the client has gone, the origin has answered, or neither."""
+    """An event came while dialling: the origin has answered, the client has gone, or neither.
+
+    The origin first: once it is connected, what the client sent before its reset belongs to the origin.
+    """
     cdef uint8_t heard = flow.side[ORIGIN].ready
     cdef int error
-    if flow.side[CLIENT].ready & FAILED:
-        error = sys_socket_error(flow.side[CLIENT].fd)
-        if error != 0:
-            flow.error = <short>(error if error > 0 else -error)
-            flow_close(w, flow, CLIENT_LEFT)
-            return
-        flow.side[CLIENT].ready &= <uint8_t>~FAILED
     if not heard & (WRITABLE | FAILED | HUP):
+        if flow.side[CLIENT].ready & FAILED:
+            look_after_client(w, flow)
         return
     if heard & (FAILED | HUP):
         error = sys_socket_error(flow.side[ORIGIN].fd)

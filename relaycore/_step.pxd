@@ -105,12 +105,13 @@ cdef inline void half_step(Worker* w, Flow* flow, int h) noexcept nogil:
 cdef inline void half_watch(Worker* w, Flow* flow, int h, bint wanted) noexcept nogil:
     """The one exception to registering once: EPOLLIN of a source whose sink is blocked."""
     cdef uint32_t events = EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET
+    cdef uint64_t token = flow_token(table_index(&w.table, flow), flow.generation, h)
     if wanted:
-        flow.side[h].ready &= <uint8_t>~UNWATCHED
         events |= EPOLLIN
-    else:
-        flow.side[h].ready |= UNWATCHED
-    sys_epoll_set(w.epoll, EPOLL_CTL_MOD, flow.side[h].fd, events, flow_token(table_index(&w.table, flow), flow.generation, h))
+    if sys_epoll_set(w.epoll, EPOLL_CTL_MOD, flow.side[h].fd, events, token) == 0:
+        flow.side[h].ready ^= UNWATCHED
+    elif wanted:
+        queue_push(w, flow)     # no event may be missed: the next turn tries again
 
 
 cdef inline bint side_ask(Flow* flow, int side) noexcept nogil:
@@ -191,6 +192,8 @@ cdef inline void flow_step(Worker* w, Flow* flow) noexcept nogil:
     cdef int h
     if flow.phase == DIALLING:
         dial_step(w, flow)
+        if flow.phase == RELAYING:
+            flow_schedule(w, flow)
     if flow.phase != RELAYING:
         return
     for h in range(2):

@@ -66,7 +66,7 @@ def leave_after_data(case: Case, leaver: socket.socket, other: socket.socket) ->
         reset(leaver)
 
     _, received = together(leave, lambda: receive_until_reset(other))
-    assert received == case.payload
+    assert received == case.payload, f"{len(received)} of {len(case.payload)}"
 
 
 def leave_after_own_fin(case: Case, leaver: socket.socket, other: socket.socket) -> None:

@@ -79,7 +79,7 @@ def a_file_that_cannot_be_used(case: Case) -> None:
 
 
 def faked_clock(offset_file: str) -> dict[str, str]:
-    """The environment of a program whose wall clock is off by what the file says; CLOCK_MONOTONIC stays as it is, as in a step."""
+    """The environment of a program whose wall clock is off by what the file says; as in a step, CLOCK_MONOTONIC is not."""
     Path(offset_file).chmod(0o644)
     libraries = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
     assert libraries, "libfaketime is missing: apt-get install faketime"

@@ -1,6 +1,6 @@
 """The faults, as data: how each is made here, what is correct then, over which captures, families and lanes it is tried.
 
-Owns: the list. test_faults.py runs a scenario for every row, variant, lane, capture and family, and fails for a row without one.
+Owns: the list. test_faults.py plays each row's scenario for every variant, lane, capture and family; a row without one fails.
 Never: how a fault is made; that is in the scenario modules, by the row's id.
 """
 
@@ -152,8 +152,8 @@ ROWS = [
     Row(
         "conntrack-flushed",
         "conntrack -F under live flows",
-        "REDIRECT flows may die, with one reason; TPROXY flows go on if the client speaks first (what the origin says first makes"
-        " conntrack take the app's answer for that of a server, which the rules must leave alone)",
+        "REDIRECT flows may die, with one reason; TPROXY flows go on if the client speaks first (if the origin does, conntrack"
+        " takes the app's answer for that of a server, which the rules must leave alone)",
         variants=("client-speaks", "origin-speaks"),
     ),
     Row("rules-removed", "the relay's table is deleted and applied again", "the relay lives, and captures again"),

@@ -1,13 +1,18 @@
 """Who the relay is and what it binds, in namespaces: users, capabilities, interfaces, both families on one socket."""
 
+import json
+import os
+import signal
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.support.network import FAMILIES, FAMILY, POD, POD_TO_SERVER, V4, Network
-from tests.support.peers import expect_reset, receive
-from tests.support.relay import UID, Relay
+from tests.support.clock import DEADLINE
+from tests.support.lines import Lines
+from tests.support.network import FAMILIES, FAMILY, POD_TO_SERVER, V4, Network
+from tests.support.relay import PROGRAM, UID, Relay
 from tests.support.traffic import MIB, Stream, exchange
 from tests.support.users import launcher
 from tests.support.ways import CAPTURES
@@ -95,3 +100,28 @@ def test_ipv4_on_a_listener_for_both_families(capture: str, direction: str) -> N
         record = world.relay.access(reason="finished")
         assert record["client"].startswith("10.")
         assert record["origin"] == f"{world.path.dial_to[0]}:{APP_PORT}"
+
+
+def test_ports_on_the_command_line_are_enough() -> None:
+    """The way of older proxies: no file, two ports, outbound first."""
+    with Network.made() as network:
+        process = network.pod.popen([*PROGRAM, "--ports", "15012,15016"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        assert process.stdout is not None
+        records = Lines(process.stdout, json.loads)
+        ready = records.wait(lambda record: record["event"] == "ready")[0]
+        assert ready["listeners"] == {
+            "outbound": ["0.0.0.0:15012", "[::]:15012"],
+            "inbound": ["0.0.0.0:15016", "[::]:15016"],
+        }
+        process.terminate()
+        assert process.wait(DEADLINE) == 0
+        records.rest()
+
+
+def test_it_can_be_process_1() -> None:
+    """In a container nobody else is there, and process 1 gets no signal that it has no handler for."""
+    with captured(Way(), launcher=["unshare", "--pid", "--fork"]) as world:
+        serves(world)
+        children = Path(f"/proc/{world.relay.process.pid}/task/{world.relay.process.pid}/children").read_text().split()
+        os.kill(int(children[0]), signal.SIGTERM)
+        assert world.relay.exit_status() == 0

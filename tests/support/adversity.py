@@ -1,6 +1,6 @@
 """How a network and a machine go wrong, on demand, in a namespace of the tests.
 
-Owns: nft tables of its own (never the relay's), link and rate changes, and the counting of packets that must not have been sent.
+Owns: nft tables of its own (never the relay's), links and their rates, the counting of packets that must not have been sent.
 """
 
 import itertools

@@ -21,13 +21,13 @@ def eventually(probe: Callable[[], T], *, within: float = DEADLINE) -> T:
     """Ask until the answer is true and return it; the last answer, true or not, when the time is over."""
     end = time.monotonic() + within
     while not (answer := probe()) and time.monotonic() < end:
-        time.sleep(_POLL_INTERVAL)
+        time.sleep(_POLL_INTERVAL)  # tidy: /proc has no event to wait for
     return answer
 
 
 def observe(seconds: float) -> None:
     """Let time pass to see that nothing happens in it: the absence of an event has no signal."""
-    time.sleep(seconds)
+    time.sleep(seconds)  # tidy: an absence has no signal
 
 
 class Stopwatch:

@@ -1,6 +1,6 @@
 """Lines that a program prints, as they come.
 
-Owns: one thread per stream, which reads to the end whatever the test does meanwhile: a pipe that nobody reads blocks its writer.
+Owns: one thread per stream, which reads to the end whatever the test does: a pipe that nobody reads would block its writer.
 """
 
 import threading

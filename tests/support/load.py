@@ -1,8 +1,7 @@
 """Many short connections from two small programs: an echo server and its clients, each one epoll.
 
-Owns: nothing of the tests; it runs as `python -m tests.support.load` inside a place, so that thousands of descriptors and the work
-of thousands of connections are not in the test's own process. It speaks JSON lines: what it reached is a line on stdout, and the
-end of its stdin ends it.
+Owns: nothing of the tests; it runs as `python -m tests.support.load` inside a place, so that the descriptors and the work of
+thousands of connections are not in the test's own process. It speaks JSON lines: what it reached is a line on stdout.
 Never: a random byte. Each connection sends its own number, so an answer that belongs to another one is found out.
 """
 

@@ -1,7 +1,7 @@
 """Three namespaces in a row, client — pod — server, over IPv4 and IPv6.
 
-Owns: the addresses. The pod holds the app and the relay: inbound clients are in `client`, outbound origins in `server`. `client` is
-also the neighbour on the pod's segment that routes foreign addresses to it, and for a gateway, `pod` is the gateway.
+Owns: the addresses. The pod holds the app and the relay: inbound clients are in `client`, outbound origins in `server`.
+`client` is also the neighbour on the pod's segment who routes foreign addresses to it; for a gateway, `pod` is the gateway.
 Never: a rule. Those come from rules.py.
 """
 

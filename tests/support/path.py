@@ -17,11 +17,11 @@ from tests.support.peers import Endpoint, expect_reset, local, shrink
 
 
 class Pair(NamedTuple):
-    """The two ends of a flow, the socket that dialled and the one that its origin accepted; and the client as records name it."""
+    """The two ends of a flow, the socket that dialled and the one that its origin accepted."""
 
     client: socket.socket
     origin: socket.socket
-    name: str
+    name: str  # of the client, as records have it
 
 
 class Path:

@@ -74,9 +74,10 @@ class Relay:
         arguments: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         stdout: int | IO[bytes] = subprocess.PIPE,
+        pass_fds: Sequence[int] = (),
     ) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="relay-"))
-        # The relay's own user reads the configuration again at SIGHUP, and makes the directory of the admin socket if nobody else has.
+        # The relay's own user reads the configuration again at SIGHUP, and makes the directory of its admin socket.
         self.directory.chmod(0o755)
         os.chown(self.directory, int(relay_user()), -1)
         self.config_path = self.directory / "relay.toml"
@@ -96,6 +97,7 @@ class Relay:
             stdout=stdout,
             stderr=subprocess.PIPE,
             env=self._environment,
+            pass_fds=pass_fds,
         )
         assert self.process.stderr is not None
         self.messages: Lines[str] = Lines(self.process.stderr, str)
@@ -192,7 +194,7 @@ class Relay:
         links = []
         for entry in Path(f"/proc/{self.process.pid}/fd").iterdir():
             try:
-                links.append(os.readlink(entry))
+                links.append(str(entry.readlink()))
             except FileNotFoundError:
                 continue  # closed since it was listed
         return links

@@ -145,14 +145,14 @@ def test_wait_gives_up_in_time(capsys: pytest.CaptureFixture[str]) -> None:
     )
 
 
-def run(*argv: str, **options: object) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run([sys.executable, "-m", "sidecar", *argv], stderr=subprocess.PIPE, check=False, **options)  # type: ignore[call-overload, no-any-return]
+def run(*argv: str, stdout: int) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run([sys.executable, "-m", "sidecar", *argv], stderr=subprocess.PIPE, stdout=stdout, check=False)
 
 
 def test_an_answer_that_cannot_be_written_is_an_error() -> None:
     """`relay-sidecar check > full-disk` would succeed, or print a traceback."""
     with open("/dev/full", "w") as full:
-        done = run("check", stdout=full)
+        done = run("check", stdout=full.fileno())
     assert (done.returncode, done.stderr) == (1, b"stdout: expected to take the answer, found No space left on device\n")
 
 
@@ -173,9 +173,9 @@ def test_closed_standard_descriptors_are_survived() -> None:
 
 def test_client_commands_do_not_load_the_engine() -> None:
     """A readiness gate that runs every second would cost twice the time."""
+    heavy = ("relaycore", "asyncio", "http", "logging", "setproctitle", "difflib")
     source = (
-        "import sys; from sidecar.cli import main; main(['check']); "
-        "print([name for name in ('relaycore', 'asyncio', 'http', 'logging', 'setproctitle', 'difflib') if name in sys.modules])"
+        f"import sys; from sidecar.cli import main; main(['check']); print([name for name in {heavy} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-I", "-c", source], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"

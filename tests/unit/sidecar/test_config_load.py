@@ -27,14 +27,15 @@ def told(file: Path) -> str:
 
 
 @pytest.mark.parametrize("file", sorted(GOLDEN.glob("*.toml")), ids=lambda file: file.stem)
-def test_messages_are_as_reviewed(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_messages_are_as_reviewed(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A mistake would be told less well than it was, or not at all."""
-    monkeypatch.chdir(GOLDEN)
-    file.chmod(0o644)
-    monkeypatch.setattr(os, "geteuid", lambda: file.stat().st_uid)
+    monkeypatch.chdir(tmp_path)
+    copy = tmp_path / file.name
+    copy.write_text(file.read_text())
+    copy.chmod(0o644)
     if os.environ.get("UPDATE_GOLDEN"):
-        file.with_suffix(".txt").write_text(told(file))
-    assert told(file) == file.with_suffix(".txt").read_text()
+        file.with_suffix(".txt").write_text(told(copy))
+    assert told(copy) == file.with_suffix(".txt").read_text()
 
 
 def problems(load: Load, text: str, environ: dict[str, str] | None = None, **flags: object) -> tuple[list[str], int]:

@@ -55,7 +55,10 @@ def test_text_is_for_eyes() -> None:
     )
 
 
-@given(st.dictionaries(st.sampled_from(["a", "b"]), st.text() | st.lists(st.text())))
+TEXT = st.text('a \n\r\x1b\x7f"=\\{é\u2028\u202e\U0001f600\udc80')
+
+
+@given(st.dictionaries(st.sampled_from(["a", "b"]), TEXT | st.lists(TEXT)))
 def test_a_record_is_one_line_whatever_it_holds(fields: dict[str, object]) -> None:
     """A name with a newline would forge a record; an escape sequence would drive the terminal."""
     for line in (json_line(WHEN, "info", "x", fields), text_line(WHEN, "info", "x", fields)):
