@@ -40,10 +40,11 @@ test-all-here: build
 	$(PYTEST) -n 2 -m long tests
 	$(MAKE) --no-print-directory debug asan ubsan
 
-lint: $(VENV)/ready ## ruff, mypy, cython-lint, codespell
+lint: build ## ruff, mypy, stubtest, cython-lint, codespell
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/stubtest relaycore._engine
 	PATH=$(BIN):$$PATH $(BIN)/cython-lint relaycore tests/unit
 	$(BIN)/codespell
 
@@ -62,6 +63,7 @@ $(VENV)/ready: pyproject.toml | packages
 build: build/variant-$(BUILD) ## compile the engine in place (BUILD=release, debug, asan or ubsan)
 
 build/variant-$(BUILD): $(VENV)/ready setup.py $(wildcard relaycore/*.pyx relaycore/*.pxd tests/unit/*.pyx)
+	mkdir -p build
 	RELAY_BUILD=$(BUILD) RELAY_PROBE=1 $(BIN)/python setup.py -q build_ext --inplace --force 2>&1 | tee build/warnings.txt
 	! grep -q 'warning:' build/warnings.txt
 	rm -f build/variant-*

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Final
 
+from typing_extensions import disjoint_base
+
 from relaycore._facts import Address, Histogram, LiveFlow, Record, Settings
 
 # The vocabulary, in the order of the engine's own codes: NAMES[code] is the word that logs and metrics use.
@@ -15,6 +17,7 @@ COUNTERS: Final[tuple[str, ...]]  # names of Engine.counters(), in order
 HISTOGRAMS: Final[tuple[str, ...]]  # names of Engine.histograms()
 BUILD: Final[str]  # release | debug | asan | ubsan
 
+@disjoint_base
 class Engine:
     """Workers, their listeners and their flows. One per process; made, started, drained and joined by one thread."""
 
@@ -30,10 +33,11 @@ class Engine:
         copy_bytes: int = 65536,
         pipe_bytes: int = 262144,
     ) -> None:
-        """Allocate; nothing runs yet. max_pipes and max_pending_bytes (what COPY keeps for blocked sinks) are for all workers together.
+        """Allocate; nothing runs yet.
 
-        table_flows (0: max_flows) is the most that later settings can allow. The last three are for tests and experiments: what a
-        flow may move per turn, a COPY read, a pipe. Raises ValueError for what is out of range, OSError where the kernel says no.
+        max_pipes and max_pending_bytes (what COPY keeps for blocked sinks) are for all workers together. table_flows
+        (0: max_flows) is the most that later settings can allow. The last three are for tests and experiments: what a flow
+        may move per turn, a COPY read, a pipe. Raises ValueError for what is out of range, OSError where the kernel says no.
         """
 
     def add_listener(
@@ -48,8 +52,8 @@ class Engine:
     ) -> int:
         """Hand over listening sockets (the engine owns and closes them from now on); before start() only.
 
-        One descriptor per worker, or a multiple of it (IPv4 and IPv6): fds[i] goes to worker i % workers. When there are fewer than
-        workers (LISTEN_FDS), worker i % workers alone accepts from fds[i]. Returns the listener's number, counted from 0.
+        One descriptor per worker, or a multiple of it (IPv4 and IPv6): fds[i] goes to worker i % workers. When there are
+        fewer than workers (LISTEN_FDS), worker i % workers alone accepts from fds[i]. Returns the listener's number, from 0.
         """
 
     def start(self) -> None:

@@ -189,8 +189,7 @@ COMMANDS = {
     ),
     "check": Command(
         "validate the configuration",
-        "Read file, environment and flags as run would, and tell every problem. Nothing is bound, resolved\n"
-        "or changed.",
+        "Read file, environment and flags as run would, and tell every problem. Nothing is bound, resolved\nor changed.",
         check_options,
         commands.check,
     ),
@@ -221,8 +220,7 @@ COMMANDS = {
     ),
     "drain": Command(
         "end the relay gently",
-        "Take no new connections, let flows finish for drain_timeout, then end, as after SIGTERM. This cannot\n"
-        "be undone.",
+        "Take no new connections, let flows finish for drain_timeout, then end, as after SIGTERM. This cannot\nbe undone.",
         client_options,
         commands.drain,
     ),

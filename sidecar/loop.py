@@ -18,7 +18,7 @@ class Loop:
     """One per process. Callbacks run one after the other, in the thread that calls run_once()."""
 
     def __init__(self) -> None:
-        # poll(2) registers nothing with the kernel, so that watching cannot fail; with the few descriptors here epoll gains nothing.
+        # poll(2) registers nothing with the kernel, so that watching cannot fail; for so few descriptors epoll gains nothing.
         self._selector = selectors.PollSelector()
         self._timers: list[tuple[float, int, Callable[[], object]]] = []
         self._order = itertools.count()  # timers due at the same time fire in the order they were made

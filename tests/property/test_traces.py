@@ -88,7 +88,7 @@ def ends_alike(one: str, other: str) -> bool:
 def test_a_script_gives_the_same_trace_directly_and_relayed(
     pair: tuple[Pair, list[int]], script: list[tuple[int, str, int]]
 ) -> None:
-    """Users would see bytes lost, invented or changed, a FIN for a reset, a reset for a FIN, or a connection that stands still."""
+    """Users would see bytes lost, invented or changed, a FIN for a reset, a reset for a FIN, or a standstill."""
     bench, sizes = pair
     steps = [Step(end, action, sizes[size % len(sizes)]) for end, action, size in script]
     disturbed = any(step.action in ("reset", "close") for step in steps)
