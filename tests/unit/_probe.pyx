@@ -11,8 +11,8 @@ from relaycore._addr cimport Addr, Networks, addr_from_sockaddr, addr_same, addr
 from relaycore._convert cimport addr_from_python, addr_to_python, networks_from_python
 from relaycore._dial cimport dial_reason
 from relaycore._flow cimport (
-    CANNOT_BE, CLOSED, DIALLING, DISCARD, HALF_EVENTS, NOTHING, OPEN, RELAYING, RESETTING, SHUT, SHUT_SINK, Capture, Direction, Flow,
-    HalfEvent, HalfState, half_can_step, half_next, verdict_on,
+    CANNOT_BE, CLOSED, DIALLING, DISCARD, HALF_EVENTS, RESETTING, SHUT, SHUT_SINK, Capture, Direction, Flow, HalfEvent, HalfState,
+    half_can_step, half_next, verdict_on,
 )
 from relaycore._libc cimport sockaddr_storage
 from relaycore._pipe cimport NO_PIPE, PipePool, pipe_drop, pipe_give, pipe_pool_free, pipe_pool_make, pipe_take
