@@ -111,6 +111,13 @@ cdef inline bint may_open(const Worker* w) noexcept nogil:
     return atomic_load(&w.shared.live) < w.settings.max_flows and w.table.used < w.table.capacity - 1
 
 
+cdef inline bint spare_held(Worker* w) noexcept nogil:
+    """Whether there is a descriptor for the moment when there is no other: the last dial may have needed it."""
+    if w.spare_fd < 0:
+        w.spare_fd = sys_eventfd()
+    return w.spare_fd >= 0
+
+
 cdef inline void accept_watch(Worker* w, bint on) noexcept nogil:
     cdef uint32_t i
     for i in range(w.socket_count):
@@ -156,6 +163,10 @@ cdef inline int accept_some(Worker* w, uint32_t which, uint32_t most) noexcept n
             count(w.stats, COUNT_FLOWS_LIMITED)
             accept_pause(w)
             return -ENOBUFS
+        if not spare_held(w):
+            count_limit(w, EMFILE)
+            accept_pause(w)
+            return -EMFILE
         answer = accept_one(w, which)
         if answer == 0:
             return 0
@@ -174,6 +185,7 @@ cdef inline void shed_one(Worker* w) noexcept nogil:
     cdef int fd
     if w.spare_fd >= 0:
         sys_close(w.spare_fd)
+        w.spare_fd = -1
     for i in range(w.socket_count):
         if w.sockets[i].fd < 0:
             continue
@@ -188,7 +200,7 @@ cdef inline void shed_one(Worker* w) noexcept nogil:
             flow_close(w, flow, LIMIT)
         count(w.stats, COUNT_SHED)
         break
-    w.spare_fd = sys_eventfd()
+    spare_held(w)
 
 
 cdef inline void accept_pause_look(Worker* w) noexcept nogil:

@@ -24,7 +24,7 @@ from relaycore._libc cimport (
     AF_INET, AF_INET6, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, EPOLL_CTL_ADD, SOL_SOCKET, SOL_TCP, SO_KEEPALIVE,
     SO_MARK, SO_OOBINLINE, TCP_KEEPCNT, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_NODELAY, sockaddr_storage, socklen_t,
 )
-from relaycore._sys cimport sys_connect, sys_epoll_set, sys_set_int, sys_socket, sys_socket_error
+from relaycore._sys cimport sys_close, sys_connect, sys_epoll_set, sys_set_int, sys_socket, sys_socket_error
 from relaycore._table cimport flow_token, table_index
 from relaycore._wheel cimport wheel_put
 
@@ -85,12 +85,22 @@ cdef inline int dial_options(const Settings* settings, int fd) noexcept nogil:
     return 0
 
 
+cdef inline int socket_or_spare(Worker* w, int family) noexcept nogil:
+    """A connection that took the last descriptor at accept() gets its second one: the spare's place. Accepting waits for a new spare."""
+    cdef int answer = sys_socket(family)
+    if (answer == -EMFILE or answer == -ENFILE) and w.spare_fd >= 0:
+        sys_close(w.spare_fd)
+        w.spare_fd = -1
+        answer = sys_socket(family)
+    return answer
+
+
 cdef inline void dial(Worker* w, Flow* flow) noexcept nogil:
     """Begin to connect to flow.origin. The flow may be closed when this returns."""
     cdef Listener* listener = &w.shared.listeners[flow.listener]
     cdef sockaddr_storage origin
     cdef socklen_t size = addr_to_sockaddr(&flow.origin, &origin)
-    cdef int answer = sys_socket(AF_INET if addr_is_v4(&flow.origin) else AF_INET6)
+    cdef int answer = socket_or_spare(w, AF_INET if addr_is_v4(&flow.origin) else AF_INET6)
     if answer < 0:
         dial_failed(w, flow, -answer)
         return

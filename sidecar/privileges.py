@@ -65,8 +65,8 @@ def choose_identity(config: Config) -> Identity:
     return Identity(user, group, f"only root can become user {relay.user.name}" if differs else "")
 
 
-def become(identity: Identity) -> None:
-    """Change user, group and groups, and keep every capability for now: confine() takes them away."""
+def become(identity: Identity, where: str) -> None:
+    """Change user, group and groups, and keep every capability for now: confine() takes them away. `where` names relay.user."""
     user, group = identity.user, identity.group
     if (user.id, group.id) != (os.geteuid(), os.getegid()):
         try:
@@ -77,9 +77,7 @@ def become(identity: Identity) -> None:
         except OSError as error:  # EPERM: root without CAP_SETUID; EINVAL: a user namespace that does not map the number
             found = f"{reason(error)} for user {user.id}, group {group.id}"
             step = 'set relay.user and relay.group to "0" in a container that has root alone'
-            raise RelayError(
-                Problem("relay.user", "to become the relay's user", found, step), exit_status=NO_PRIVILEGE
-            ) from None
+            raise RelayError(Problem(where, "to become the relay's user", found, step), exit_status=NO_PRIVILEGE) from None
     _, permitted, _ = relaycore.capabilities()
     relaycore.set_capabilities(permitted, permitted, 0)
 

@@ -9,6 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
+# Their assertions explain themselves as those of the tests do.
+pytest.register_assert_rewrite("tests.support", "tests.faults")
+
 # A test that hangs is a failure with a traceback of every thread, not a run that never ends.
 SECONDS = 120
 SECONDS_LONG = 900

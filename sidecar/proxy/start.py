@@ -44,6 +44,7 @@ class Started(NamedTuple):
     identity: Identity
     capability: str  # the one that was kept; "": none
     mark: int
+    target: Address | None  # of listeners with capture = "none"
     workers: int
     listeners: list[Shown]
     sockets: Sockets
@@ -70,7 +71,7 @@ def start(config: Config, report: Report) -> Started:
         for name in LATER_IMPORTS:
             importlib.import_module(name)
 
-    become(identity)
+    become(identity, config.where("relay.user"))
     if identity.user.id == 0:
         report.warn(Problem(config.where("relay.user"), "a user of the relay's own", "root", "its faults would be root's"))
     capability, mark = _capability(config, report)
@@ -89,7 +90,20 @@ def start(config: Config, report: Report) -> Started:
     settings = engine_settings(config, report.access, capacity, mark, networks)
     engine = _engine(config, settings, workers, capacity)
     _hand_over(engine, bound, target)
-    return Started(identity, capability, mark, workers, shown, sockets, watcher, networks, open_files, capacity, engine)
+    return Started(
+        identity=identity,
+        capability=capability,
+        mark=mark,
+        target=target,
+        workers=workers,
+        listeners=shown,
+        sockets=sockets,
+        watcher=watcher,
+        own_networks=networks,
+        open_files=open_files,
+        capacity=capacity,
+        engine=engine,
+    )
 
 
 def start_fields(config: Config, started: Started) -> Fields:
@@ -115,6 +129,7 @@ def start_fields(config: Config, started: Started) -> Fields:
             for shown in started.listeners
         ],
         "admin": {name: _address(sock) for name, sock in started.sockets._asdict().items()},
+        "target": str(Endpoint(*started.target)) if started.target else None,
         "workers": started.workers,
         "max_flows": limits.flows,
         "open_files": limits.open_files,

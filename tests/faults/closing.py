@@ -32,7 +32,7 @@ def reset_in_mid_stream(case: Case) -> None:
     side, _, state = case.variant.partition("-")
     with case.world() as world:
         world.path.listen()
-        pair = world.path.pair()
+        pair = world.path.live_pair()
         leaver, other = ends(pair, side)
         {
             "idle": leave_idle,
@@ -99,7 +99,7 @@ def leave_blocked(case: Case, leaver: socket.socket, other: socket.socket) -> No
 def killed_from_outside(case: Case) -> None:
     with case.world() as world:
         world.path.listen()
-        pair, untouched = world.path.pair(), world.path.pair()
+        pair, untouched = world.path.live_pair(), world.path.live_pair()
         killed, other = ends(pair, case.variant)
         # The relay's own sockets, by the ends that the peers know.
         of_relay = ["dst", local(pair.client)] if case.variant == "client" else ["src", remote(pair.origin)]

@@ -160,6 +160,25 @@ def test_accept_gives_a_connection_that_was_reset_before() -> None:
         assert unnamed.value.errno == errno.ENOTCONN
 
 
+def test_a_connection_inherits_the_options_of_its_listener() -> None:
+    """The relay sets them once, on its listeners: without inheritance each accepted connection would lack them."""
+    options = [
+        (socket.SOL_SOCKET, socket.SO_OOBINLINE, 1),
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 7),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 8),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 9),
+    ]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        for option in options:
+            listener.setsockopt(*option)
+        with socket.create_connection(listener.getsockname()):
+            accepted, _ = listener.accept()
+        with accepted:
+            assert [accepted.getsockopt(level, name) for level, name, _ in options] == [value for *_, value in options]
+
+
 def test_a_listener_for_both_families_shows_mapped_addresses() -> None:
     """Addresses are canonicalised before they are compared, or ::ffff:127.0.0.1 would slip past the check for loops."""
     with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as listener:

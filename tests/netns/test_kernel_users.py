@@ -10,10 +10,7 @@ import pytest
 
 from tests.support.netns import Namespace
 from tests.support.relay import UID
-from tests.support.users import script
-
-# A user of this test's own: the budget of pipes is counted per user over the whole machine, so 1337 would disturb other tests.
-PIPE_HOLDER = 20001
+from tests.support.users import nobody_else, script
 
 PROBES = """
 import errno, json, socket
@@ -95,7 +92,7 @@ def test_pipes_are_small_once_the_budget_of_the_user_is_spent(namespace: Namespa
     """Other sidecars of the same user share the budget: a relay that counts on large pipes would crawl."""
     pages = int(Path("/proc/sys/fs/pipe-user-pages-soft").read_text())
     count = pages // 16 + 1
-    whole, last_whole, first_small, grown = answer(namespace, PIPES.replace("COUNT", str(count)), uid=PIPE_HOLDER)
+    whole, last_whole, first_small, grown = answer(namespace, PIPES.replace("COUNT", str(count)), uid=nobody_else())
     assert (whole, last_whole, first_small, grown) == (1 << 16, 1 << 16, 2 << 12, "PermissionError")
 
 

@@ -102,6 +102,13 @@ class Path:
         client = self.dial(receive_buffer=receive_buffer)
         return Pair(client, self.accept(), local(client))
 
+    def live_pair(self) -> Pair:
+        """A flow that the relay knows to be connected: a byte has gone through. Before, its end would be that of a dial."""
+        pair = self.pair()
+        pair.client.sendall(b"!")
+        assert pair.origin.recv(1) == b"!"
+        return pair
+
     def _client(self, port: int = 0) -> socket.socket:
         client = self._open(self.near)
         client.bind((self.dial_from, port))  # so that it has a name before it is connected, and whatever becomes of it

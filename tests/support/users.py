@@ -1,7 +1,13 @@
 """Programs as another user, with the capabilities that a test gives them and no others."""
 
+import os
 import sys
 from collections.abc import Sequence
+
+
+def nobody_else() -> int:
+    """A user whom no other test runs as. What the kernel counts per user, it counts over the whole machine."""
+    return 100_000 + os.getpid()
 
 
 def launcher(uid: int, *capabilities: str) -> list[str]:

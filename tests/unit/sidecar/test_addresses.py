@@ -107,6 +107,8 @@ def test_truncated_messages_end_the_parse() -> None:
 def test_a_watcher_needs_no_privilege_and_can_be_emptied() -> None:
     """The relay could not follow address changes as its own user."""
     with addresses.watch_addresses() as watcher:
+        _, groups = watcher.getsockname()
+        assert groups == 0x10 | 0x40 | 0x100 | 0x400, "addresses and routes of both families"
         addresses.forget_changes(watcher)
 
 

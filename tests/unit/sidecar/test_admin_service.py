@@ -10,6 +10,7 @@ import pytest
 from sidecar.admin import service as module
 from sidecar.admin.service import MOST_CLIENTS, MOST_REQUEST_BYTES, Service
 from sidecar.loop import Loop
+from tests.support.clock import eventually
 
 
 class Echo:
@@ -126,6 +127,15 @@ def test_a_client_that_stays_is_closed_after_its_time(monkeypatch: pytest.Monkey
     server.close()
 
 
+def test_a_client_that_got_its_answer_is_forgotten(server: Server) -> None:
+    """Every scrape would leave a descriptor behind, until its time is over."""
+    for _ in range(3):
+        probe = server.connect()
+        probe.sendall(b"x\n")
+        assert receive_all(probe) == b"x\n"
+    assert eventually(lambda: not server.service._clients)
+
+
 def test_who_is_not_welcome_is_closed(server: Server) -> None:
     """A stranger could ask."""
     server.echo.welcome = False
@@ -142,6 +152,18 @@ def test_a_client_that_resets_is_forgotten(server: Server) -> None:
     probe = server.connect()
     probe.sendall(b"y\n")
     assert receive_all(probe) == b"y\n"
+
+
+def test_a_closed_service_serves_nobody() -> None:
+    """A relay that has ended would still hold its ports, and its clients would wait."""
+    server = Server()
+    client = server.connect()
+    assert eventually(lambda: server.service._clients)
+    server.close()
+    assert client.recv(1) == b""
+    client.close()
+    with pytest.raises(ConnectionRefusedError):
+        server.connect()
 
 
 def test_without_descriptors_it_waits_instead_of_spinning(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,12 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -117,12 +120,18 @@ def test_check_tells_every_problem(capsys: pytest.CaptureFixture[str], write_con
     assert len(err.splitlines()) == 2
 
 
-def test_check_tells_warnings_on_stderr(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_tells_warnings_on_stderr(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, write_config: WriteConfig
+) -> None:
     """A target without effect would go unnoticed."""
     monkeypatch.setenv("TARGET_ADDR", "a:1")
     assert main(["check", "--ports", "7"]) == 0
+    assert capsys.readouterr() == ("defaults: valid: outbound 7 none\n", "")
+    path = write_config('[[listener]]\nname = "in"\ndirection = "inbound"\nport = 1\n')
+    assert main(["check", "--config", path]) == 0
     out, err = capsys.readouterr()
-    assert (out, err) == ("defaults: valid: outbound 7 none\n", "")
+    assert out == f"{path}: valid: in 1 redirect\n"
+    assert err.startswith("warning: environment: TARGET_ADDR: expected a listener")
 
 
 @pytest.mark.parametrize("command", ["stats", "flows", "reload", "drain"])
@@ -135,6 +144,27 @@ def test_a_relay_that_does_not_run_is_told(capsys: pytest.CaptureFixture[str], c
     path = write_config('[admin]\nsocket = ""\n')
     assert main([command, "--config", path]) == 1
     assert "the relay does not listen" in capsys.readouterr().err
+
+
+def test_wait_asks_until_the_relay_is_ready(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An app behind a start gate would begin before the relay takes connections."""
+    path = str(tmp_path / "admin.sock")
+
+    def serve() -> None:
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(path)
+            server.listen()
+            for state in ("draining", "ready"):
+                client, _ = server.accept()
+                with client:
+                    client.recv(1000)
+                    client.sendall(json.dumps({"ok": True, "result": {"state": state, "pid": 7}}).encode() + b"\n")
+
+    thread = threading.Timer(0.02, serve)
+    thread.start()
+    assert main(["wait", "--socket", path]) == 0
+    thread.join()
+    assert capsys.readouterr().out == "ready: pid 7\n"
 
 
 def test_wait_gives_up_in_time(capsys: pytest.CaptureFixture[str]) -> None:

@@ -165,6 +165,22 @@ def test_the_socket_is_found_in_a_file_that_is_wrong_elsewhere(write_config: Wri
         load_admin(Flags(config=path), {})
 
 
+def test_the_place_of_a_key_can_be_named_later(load: Load) -> None:
+    """What is only found out at the start, such as a host that cannot be resolved, would be looked for in the file."""
+    config = load("", {"TARGET_ADDR": "a:1"})
+    assert config.where("relay.target") == "environment: TARGET_ADDR"
+    assert config.where("relay.user").endswith("relay.toml: relay.user")
+    assert load_config(Flags(), {}).where("relay.user") == "defaults: relay.user"
+
+
+def test_it_is_known_which_keys_were_set(load: Load) -> None:
+    """A user that was asked for would be taken for a default, and the relay would run as somebody else."""
+    config = load('[relay]\nuser = "1337"\n[log]\n', {"TARGET_ADDR": "a:1"}, log_level="info")
+    assert config.relay.given == {"user", "target"}
+    assert config.log.given == {"level"}
+    assert config.admin.given == frozenset()
+
+
 def test_a_configuration_does_not_change(load: Load) -> None:
     """A worker and the main thread could see two configurations."""
     with pytest.raises(AttributeError):

@@ -36,7 +36,7 @@ def row(flow: int, **fields: object) -> dict[str, Any]:
 ROWS = [
     row(1),
     row(2, listener="inbound", direction="inbound", age_ms=9_000, bytes_sent=2, client="10.0.0.2:1"),
-    row(3, age_ms=1_000, bytes_received=10**9, idle_ms=900, lane="splice", pending_sent=7),
+    row(3, age_ms=1_000, bytes_received=10**9, idle_ms=900, lane="splice", pending_sent=3, pending_received=4),
     row(4, age_ms=2_000, origin=None, phase="dialling", client="10.0.0.20:9"),
 ]
 

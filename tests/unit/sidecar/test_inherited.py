@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,14 +13,17 @@ from sidecar.inherited import take_inherited
 
 
 @pytest.fixture
-def first(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """Three neighbouring descriptors: a listening socket, one that does not listen, a pipe. (3, as in systemd, is taken.)"""
+def first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Neighbouring descriptors: a listening socket, one that does not listen, a pipe, a unix socket. (3 itself is taken.)"""
     base = 900
     listening = socket.create_server(("127.0.0.1", 0))
     listening.setblocking(True)
     idle = socket.socket()
     reader, writer = os.pipe()
-    for offset, descriptor in enumerate((listening.fileno(), idle.fileno(), reader)):
+    unix = socket.socket(socket.AF_UNIX)
+    unix.bind(str(tmp_path / "unix"))
+    unix.listen()
+    for offset, descriptor in enumerate((listening.fileno(), idle.fileno(), reader, unix.fileno())):
         os.dup2(descriptor, base + offset)
     monkeypatch.setattr(inherited, "FIRST_DESCRIPTOR", base)
     yield base
@@ -27,9 +31,10 @@ def first(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
         os.close(descriptor)
     listening.close()
     idle.close()
+    unix.close()
 
 
-def environment(count: object = 3, names: str = "web:x", pid: object = None) -> dict[str, str]:
+def environment(count: object = 4, names: str = "web:x", pid: object = None) -> dict[str, str]:
     return {"LISTEN_PID": str(pid or os.getpid()), "LISTEN_FDS": str(count), "LISTEN_FDNAMES": names, "OTHER": "1"}
 
 
@@ -45,6 +50,7 @@ def test_listening_sockets_are_taken_and_others_are_told(first: int) -> None:
     assert [str(warning) for warning in warnings] == [
         f"{where} {first + 1}: expected a listening TCP socket, found another socket; it was closed",
         f"{where} {first + 2}: expected a listening TCP socket, found Socket operation on non-socket",
+        f"{where} {first + 3}: expected a listening TCP socket, found another socket; it was closed",
     ]
     taken.socket.close()
     os.close(first + 2)
@@ -55,7 +61,7 @@ def test_what_was_passed_to_another_process_is_left_alone(first: int) -> None:
     environ, warnings = environment(pid=1), list[Problem]()
     assert take_inherited(environ, warnings.append) == []
     assert warnings == []
-    for offset in range(3):
+    for offset in range(4):
         os.close(first + offset)
 
 

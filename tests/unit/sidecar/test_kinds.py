@@ -40,9 +40,13 @@ PLACE = network.endpoint("address:port", names=False, lowest_port=0)
         (LEVEL, "WARNING", "warn"),
         (duration("1s", "2h"), "1h30m", 5_400_000),
         (duration("1s", "2h"), "90m", 5_400_000),
+        (duration("1s", "2h"), "1s", 1000),
+        (duration("1s", "2h"), "2h", 7_200_000),
         (duration("10ms", "2h"), "250ms", 250),
         (duration("1s", "2h", zero="never"), "0s", 0),
         (size("1KiB", "1GiB"), "64MiB", 67_108_864),
+        (size("1KiB", "1GiB"), "1KiB", 1024),
+        (size("1KiB", "1GiB"), "1GiB", 2**30),
         (array(integer(0, 9), "digits", most=3), [1, 2, 3], (1, 2, 3)),
         (network.listen_address(), "", ""),
         (network.listen_address(), "0:0::1", "::1"),
@@ -158,6 +162,21 @@ def test_a_shown_value_is_short_and_quoted() -> None:
     assert shown({}) == "a table"
     assert shown([1, 2]) == "an array of 2"
     assert len(shown("x" * 1000)) == 60
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (TARGET, "[::1]:80"),
+        (PLACE, ""),
+        (network.all_or_port_ranges(), [22, "8000-8100"]),
+        (network.all_or_port_ranges(), "all"),
+        (array(duration("1s", "2h"), "times", most=2), ["1h30m"]),
+    ],
+)
+def test_values_are_written_as_they_were_read(kind: Kind[Any], value: object) -> None:
+    """`check --json` would show something that a file could not say."""
+    assert kind.write(kind.take(value)) == value
 
 
 def test_options_are_listed_in_words() -> None:

@@ -110,6 +110,7 @@ def test_the_start_record_says_what_is_listened_on_by_whom_and_within_what(origi
         (listener,) = start["listeners"]
         assert (listener["name"], listener["direction"], listener["capture"]) == ("in", "inbound", "none")
         assert start["workers"] == 2
+        assert start["target"] == origin.address
         assert 0 < start["max_flows"] <= min(50_000, start["open_files"] // 2)
         assert start["own_networks"] >= 2
         status = Path(f"/proc/{relay.process.pid}/status").read_text()
@@ -264,7 +265,7 @@ def test_commands_ask_the_running_relay(origin: Origin) -> None:
         client, peer = flow(relay, origin)
         stats = relay.ask("stats")
         assert (stats["live"], stats["listeners"][0]["opened"], stats["state"]) == (1, 1, "ready")
-        assert (stats["listeners"][0]["bytes_sent"], stats["listeners"][0]["bytes_received"]) == (1, 1)
+        assert eventually(lambda: relay.ask("stats")["listeners"][0]["bytes_received"]) == 1
         assert "1 flows live, of at most" in command(relay, "stats").stdout
         (row,) = relay.ask("flows", client="127.0.0.1:", phase="relaying")["flows"]
         assert (row["origin"], row["bytes_sent"], row["listener"]) == (origin.address, 1, "in")
@@ -357,6 +358,32 @@ def test_a_full_disk_stops_nothing(origin: Origin) -> None:
         assert eventually(lambda: relay.ask("stats")["log_records_dropped"] >= 3)
         relay.signal(signal.SIGTERM)
         assert relay.exit_status() == 0
+
+
+def test_a_start_gate_waits_for_the_relay(origin: Origin) -> None:
+    """An app behind `relay-sidecar wait` would start before its sidecar, or never."""
+    with running(origin) as relay:
+        argv = [sys.executable, "-m", "sidecar", "wait", "--json", "--socket", relay.config["admin"]["socket"]]
+        assert json.loads(subprocess.run(argv, capture_output=True, check=True).stdout)["state"] == "ready"
+        relay.signal(signal.SIGSTOP)
+        with subprocess.Popen(argv, stdout=subprocess.PIPE) as gate:
+            assert gate.poll() is None
+            relay.signal(signal.SIGCONT)
+            assert gate.wait(DEADLINE) == 0
+        relay.finish()
+
+
+def test_warnings_of_the_configuration_are_told_at_start_and_at_reload(origin: Origin) -> None:
+    """A target without effect would be found out by its lack of effect."""
+    listener = {"name": "x", "direction": "inbound", "port": 0, "capture": "redirect"}
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        listener["port"] = free.getsockname()[1]
+    with Relay(Place(), [listener], {"relay": {"target": origin.address}, "rules": {"mark": 0}}) as relay:
+        relay.await_ready()
+        relay.await_message("warning: ", "relay.target: expected a listener", "it has no effect")
+        relay.signal(signal.SIGHUP)
+        assert len(relay.await_records(2, event="warning")) == 2
+        relay.finish()
 
 
 def failed(

@@ -101,7 +101,7 @@ def test_the_change_of_user_keeps_capabilities_and_order(
     monkeypatch.setattr(relaycore, "prctl", lambda *arguments: calls.append(("prctl", *arguments)))
     monkeypatch.setattr(relaycore, "capabilities", lambda: (0, NET_RAW | NET_ADMIN, 0))
     monkeypatch.setattr(relaycore, "set_capabilities", lambda *arguments: calls.append(("set", *arguments)))
-    become(Identity(Account(1337, "1337"), Account(1337, "1337")))
+    become(Identity(Account(1337, "1337"), Account(1337, "1337")), "f: relay.user")
     assert calls == [
         ("prctl", privileges.PR_SET_KEEPCAPS, 1),
         ("setgroups", []),
@@ -120,8 +120,8 @@ def test_a_user_that_cannot_be_become_is_told(monkeypatch: pytest.MonkeyPatch, a
         raise OSError(22, "Invalid argument")
 
     monkeypatch.setattr(os, "setgroups", refuse)
-    with pytest.raises(RelayError, match="found Invalid argument for user 1337, group 1337") as caught:
-        become(Identity(Account(1337, "1337"), Account(1337, "1337")))
+    with pytest.raises(RelayError, match=r"f: relay\.user: .* found Invalid argument for user 1337, group 1337") as caught:
+        become(Identity(Account(1337, "1337"), Account(1337, "1337")), "f: relay.user")
     assert caught.value.exit_status == 77
 
 
@@ -156,9 +156,31 @@ def test_the_weakest_capability_that_works_is_kept(
     assert effective[-1] == permitted, "what was held before the trial is not held after it"
 
 
+@pytest.mark.parametrize("needs", [Needs("listener[0].capture", 0, dial=False), Needs("", 1, dial=True)])
+def test_the_kernel_is_asked_what_a_capability_is_worth(needs: Needs) -> None:
+    """The relay would start, and every dial, or every TPROXY connection, would fail."""
+
+    def without_capabilities() -> str:
+        confine("")
+        return str(privileges._suffices(needs))
+
+    assert in_child(without_capabilities) == "False"
+
+
 def test_nothing_is_kept_where_nothing_is_needed() -> None:
     """A relay with REDIRECT and without a mark would hold a capability."""
     assert sufficient_capability(Needs("", 0, dial=False)) == ""
+
+
+@pytest.mark.parametrize("needs", [Needs("listener[0].capture", 0, dial=False), Needs("", 1, dial=True)])
+def test_without_capabilities_none_suffices(needs: Needs) -> None:
+    """The relay would start without what its configuration asks for."""
+
+    def without_capabilities() -> str:
+        confine("")
+        return str(sufficient_capability(needs))
+
+    assert in_child(without_capabilities) == "None"
 
 
 def test_a_missing_capability_is_told_with_its_key(load: Load) -> None:

@@ -9,6 +9,7 @@ def test_a_number_needs_no_entry_in_passwd() -> None:
     """A container without an entry for 1337 could not run the relay."""
     assert find_user("1337") == Account(1337, "1337")
     assert find_group("1337") == Account(1337, "1337")
+    assert find_user(str(HIGHEST_ID)) == Account(HIGHEST_ID, str(HIGHEST_ID))
 
 
 def test_a_name_is_looked_up() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from sidecar.report import writer as module
 from sidecar.report.writer import BATCH_LINES, Writer
+from tests.support.clock import Stopwatch
 
 
 class Disk:
@@ -140,8 +141,18 @@ def test_settle_waits_for_the_queue_and_no_longer(monkeypatch: pytest.MonkeyPatc
     assert disk.written == b""
     disk.let(2)
     writer.settle(5)
+    assert not writer._lines
     writer.close(5)
     assert disk.written.count(b"\n") == BATCH_LINES + 1
+
+
+def test_a_writer_with_nothing_to_say_ends_at_once() -> None:
+    """Every stop of the relay would take seconds."""
+    watch = Stopwatch()
+    writer = Writer(1, 3, told)
+    writer.start()
+    writer.close(60)
+    assert watch.seconds < 5
 
 
 def test_the_limit_holds() -> None:
