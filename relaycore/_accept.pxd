@@ -12,17 +12,17 @@ from libc.stdint cimport uint32_t, uint64_t, uint8_t
 from libc.string cimport memset
 
 from relaycore._addr cimport Addr, addr_from_sockaddr, addr_same, networks_hold, origin_of_redirected, origin_of_transparent
-from relaycore._atomic cimport atomic_add, atomic_load, bump
+from relaycore._atomic cimport atomic_add, atomic_exchange, atomic_load, atomic_release, bump
 from relaycore._check cimport RELAY_CHECK
 from relaycore._close cimport flow_close
-from relaycore._core cimport TOKEN_SOCKET, Listener, Worker, special_token
+from relaycore._core cimport SPARE_FOR_RESET, TOKEN_SOCKET, Listener, Worker, spare_spend, spares_held, special_token
 from relaycore._dial cimport count_limit, dial, side_register
 from relaycore._flow cimport CLIENT, DIALLING, REDIRECT, TPROXY, UNCAPTURED, WRITABLE, Flow, verdict_on
 from relaycore._libc cimport EPOLLIN, EPOLL_CTL_MOD, sockaddr_storage
 from relaycore._stats cimport (
     CLIENT_LEFT, COUNT_ACCEPT_ERRORS, COUNT_ACCEPT_PAUSES, COUNT_FLOWS_LIMITED, COUNT_SHED, ERROR, LIMIT, NO_REASON, Reason, count,
 )
-from relaycore._sys cimport sys_accept, sys_close, sys_epoll_set, sys_eventfd, sys_socket_error
+from relaycore._sys cimport sys_accept, sys_close, sys_epoll_set, sys_socket_error
 from relaycore._table cimport table_take
 
 cdef enum:
@@ -111,13 +111,6 @@ cdef inline bint may_open(const Worker* w) noexcept nogil:
     return atomic_load(&w.shared.live) < w.settings.max_flows and w.table.used < w.table.capacity - 1
 
 
-cdef inline bint spare_held(Worker* w) noexcept nogil:
-    """Whether there is a descriptor for the moment when there is no other: the last dial may have needed it."""
-    if w.spare_fd < 0:
-        w.spare_fd = sys_eventfd()
-    return w.spare_fd >= 0
-
-
 cdef inline void accept_watch(Worker* w, bint on) noexcept nogil:
     cdef uint32_t i
     for i in range(w.socket_count):
@@ -163,7 +156,7 @@ cdef inline int accept_some(Worker* w, uint32_t which, uint32_t most) noexcept n
             count(w.stats, COUNT_FLOWS_LIMITED)
             accept_pause(w)
             return -ENOBUFS
-        if not spare_held(w):
+        if not spares_held(w):
             count_limit(w, EMFILE)
             accept_pause(w)
             return -EMFILE
@@ -178,14 +171,12 @@ cdef inline int accept_some(Worker* w, uint32_t which, uint32_t most) noexcept n
 
 
 cdef inline void shed_one(Worker* w) noexcept nogil:
-    """Reset one connection that waits, with the descriptor that was kept for this."""
+    """Reset one connection that waits, in the place of the descriptor that was kept for this."""
     cdef sockaddr_storage peer
     cdef Flow* flow
     cdef uint32_t i
     cdef int fd
-    if w.spare_fd >= 0:
-        sys_close(w.spare_fd)
-        w.spare_fd = -1
+    spare_spend(w, SPARE_FOR_RESET)
     for i in range(w.socket_count):
         if w.sockets[i].fd < 0:
             continue
@@ -200,14 +191,23 @@ cdef inline void shed_one(Worker* w) noexcept nogil:
             flow_close(w, flow, LIMIT)
         count(w.stats, COUNT_SHED)
         break
-    spare_held(w)
+    spares_held(w)
 
 
 cdef inline void accept_pause_look(Worker* w) noexcept nogil:
     """Time to see whether the limit is over; if it has lasted, tell one client."""
-    cdef uint32_t i
     if w.paused_since_ns == 0 or w.gear.now_ns < w.pause_look_ns:
         return
+    if atomic_exchange(&w.shared.squeezed, 1) != 0:
+        w.pause_look_ns = w.gear.now_ns + PAUSE_LOOK_NS
+        return
+    accept_resume(w)
+    atomic_release(&w.shared.squeezed, 0)
+
+
+cdef inline void accept_resume(Worker* w) noexcept nogil:
+    """Accept again; where the limit still holds and has lasted, tell one client instead."""
+    cdef uint32_t i
     for i in range(w.socket_count):
         if w.sockets[i].fd >= 0 and accept_some(w, i, ACCEPT_BATCH) < 0:
             if w.gear.now_ns >= w.paused_since_ns + PAUSE_PATIENCE_NS:

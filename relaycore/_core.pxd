@@ -2,7 +2,7 @@
 #
 # Owns: the shape of Worker, its queue of flows that have something to do, and its way to ring for Python.
 # Who may touch it: the rooms above, each the part that it is about.
-# Never here: anything that two workers write, but for the three words of Shared.
+# Never here: anything that two workers write, but for the words of Shared.
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
 
@@ -15,7 +15,7 @@ from relaycore._move cimport Gear
 from relaycore._ring cimport Ring
 from relaycore._stats cimport MAX_LISTENERS, Stats
 from relaycore._libc cimport epoll_event
-from relaycore._sys cimport sys_eventfd_ring
+from relaycore._sys cimport sys_close, sys_eventfd, sys_eventfd_ring
 from relaycore._table cimport NO_FLOW, Table, table_index
 from relaycore._wheel cimport Wheel
 
@@ -25,6 +25,11 @@ cdef enum:
     # A flow's turn: smaller loses bulk throughput, larger lets one bulk flow delay the others.
     TURN_BYTES = 512 * 1024
     MAX_SOCKETS = 128           # listening sockets of one worker: two families of every listener
+
+    # What the spares are for: a connection that is to be reset, and the dial of one that took the last descriptor.
+    SPARE_FOR_RESET = 0
+    SPARE_FOR_DIAL = 1
+    SPARES = 2
 
     # epoll tokens of what is no flow: bit 63, then what it is, then which.
     TOKEN_BELL = 1
@@ -43,6 +48,7 @@ cdef struct Shared:             # by all workers
     uint64_t live               # flows
     uint64_t asleep             # Python waits for wake_fd: the first worker that swaps it to 0 rings
     uint64_t running            # workers that have not ended
+    uint64_t squeezed           # held by the worker that looks for descriptors at the limit, so that no other takes its spare's place
     int wake_fd                 # eventfd
     uint32_t listener_count
     Listener listeners[MAX_LISTENERS]
@@ -64,7 +70,7 @@ cdef struct Worker:
     Stats* stats                # owned
     epoll_event* events
     int epoll
-    int spare_fd                # held back for the moment when there is no other
+    int spares[SPARES]          # descriptors held back for the moment when there is no other; -1: spent
     int diag_fd                 # netlink, for spoofed dials; -1 where no listener needs it
     uint32_t number
     uint32_t workers
@@ -109,6 +115,24 @@ cdef inline Flow* queue_pop(Worker* w) noexcept nogil:
     w.queue_length -= 1
     flow.queued = False
     return flow
+
+
+cdef inline bint spare_spend(Worker* w, int which) noexcept nogil:
+    """Make room for one descriptor. False when it was spent before."""
+    if w.spares[which] < 0:
+        return False
+    sys_close(w.spares[which])
+    w.spares[which] = -1
+    return True
+
+
+cdef inline bint spares_held(Worker* w) noexcept nogil:
+    """Hold all of them again, if that can be; without them nothing is accepted."""
+    cdef int i
+    for i in range(SPARES):
+        if w.spares[i] < 0:
+            w.spares[i] = sys_eventfd()
+    return w.spares[SPARE_FOR_DIAL] >= 0 and w.spares[SPARE_FOR_RESET] >= 0
 
 
 cdef inline void ring_for_python(Worker* w) noexcept nogil:

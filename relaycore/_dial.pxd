@@ -12,7 +12,7 @@ from libc.stdint cimport uint32_t, uint8_t
 
 from relaycore._addr cimport addr_is_v4, addr_to_sockaddr
 from relaycore._close cimport flow_close
-from relaycore._core cimport Listener, Worker
+from relaycore._core cimport SPARE_FOR_DIAL, Listener, Worker, spare_spend
 from relaycore._flow cimport CLIENT, FAILED, HUP, ORIGIN, RELAYING, URGENT, WRITABLE, Flow
 from relaycore._mailbox cimport Settings
 from relaycore._spoof cimport bind_as_client
@@ -24,7 +24,7 @@ from relaycore._libc cimport (
     AF_INET, AF_INET6, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, EPOLL_CTL_ADD, SOL_SOCKET, SOL_TCP, SO_KEEPALIVE,
     SO_MARK, SO_OOBINLINE, TCP_KEEPCNT, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_NODELAY, sockaddr_storage, socklen_t,
 )
-from relaycore._sys cimport sys_close, sys_connect, sys_epoll_set, sys_set_int, sys_socket, sys_socket_error
+from relaycore._sys cimport sys_connect, sys_epoll_set, sys_set_int, sys_socket, sys_socket_error
 from relaycore._table cimport flow_token, table_index
 from relaycore._wheel cimport wheel_put
 
@@ -86,11 +86,9 @@ cdef inline int dial_options(const Settings* settings, int fd) noexcept nogil:
 
 
 cdef inline int socket_or_spare(Worker* w, int family) noexcept nogil:
-    """A connection that took the last descriptor at accept() gets its second one: the spare's place. Accepting waits for a new spare."""
+    """A connection that took the last descriptor at accept() still gets its second one. Accepting waits for a new spare."""
     cdef int answer = sys_socket(family)
-    if (answer == -EMFILE or answer == -ENFILE) and w.spare_fd >= 0:
-        sys_close(w.spare_fd)
-        w.spare_fd = -1
+    if (answer == -EMFILE or answer == -ENFILE) and spare_spend(w, SPARE_FOR_DIAL):
         answer = sys_socket(family)
     return answer
 

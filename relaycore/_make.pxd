@@ -4,17 +4,17 @@
 # Who may touch it: _engine, from the thread that made the engine.
 # Never here: a running worker.
 
-from libc.errno cimport ENOMEM
+from libc.errno cimport EMFILE, ENOMEM
 from libc.stdint cimport int32_t, uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport calloc, free, malloc
 
-from relaycore._core cimport BATCH_EVENTS, TOKEN_BELL, TOKEN_SOCKET, Shared, Worker, special_token
+from relaycore._core cimport BATCH_EVENTS, SPARES, TOKEN_BELL, TOKEN_SOCKET, Shared, Worker, spares_held, special_token
 from relaycore._libc cimport EPOLLIN, EPOLL_CTL_ADD, epoll_event
 from relaycore._mailbox cimport mailbox_free, mailbox_make, settings_free
 from relaycore._pipe cimport BUFFER_BYTES, buffer_pool_free, buffer_pool_make, pipe_pool_free, pipe_pool_make
 from relaycore._ring cimport ring_free, ring_make
 from relaycore._stats cimport Stats
-from relaycore._sys cimport sys_close, sys_diag_open, sys_epoll, sys_epoll_set, sys_eventfd, sys_map, sys_now_ns, sys_unmap
+from relaycore._sys cimport sys_close, sys_diag_open, sys_epoll, sys_epoll_set, sys_map, sys_now_ns, sys_unmap
 from relaycore._table cimport table_free, table_make
 from relaycore._wheel cimport wheel_free, wheel_make
 
@@ -30,8 +30,10 @@ cdef struct Sizes:              # of one worker
 
 cdef inline void worker_blank(Worker* w) noexcept nogil:
     """So that worker_free() can be called whatever happens next; the memory is zero."""
+    cdef int i
     w.epoll = -1
-    w.spare_fd = -1
+    for i in range(SPARES):
+        w.spares[i] = -1
     w.diag_fd = -1
     w.mailbox.bell = -1
 
@@ -61,9 +63,8 @@ cdef inline int worker_make(Worker* w, Shared* shared, uint32_t number, uint32_t
     w.epoll = sys_epoll()
     if w.epoll < 0:
         return w.epoll
-    w.spare_fd = sys_eventfd()
-    if w.spare_fd < 0:
-        return w.spare_fd
+    if not spares_held(w):
+        return -EMFILE
     return sys_epoll_set(w.epoll, EPOLL_CTL_ADD, w.mailbox.bell, EPOLLIN, special_token(TOKEN_BELL, 0))
 
 
@@ -91,6 +92,7 @@ cdef inline void close_if_open(int fd) noexcept nogil:
 cdef inline void worker_free(Worker* w) noexcept nogil:
     """Its thread has ended or never ran."""
     cdef uint32_t i
+    cdef int k
     settings_free(w.settings)
     mailbox_free(&w.mailbox)
     pipe_pool_free(&w.gear.pipes)
@@ -104,5 +106,6 @@ cdef inline void worker_free(Worker* w) noexcept nogil:
     for i in range(w.socket_count):
         close_if_open(w.sockets[i].fd)
     close_if_open(w.epoll)
-    close_if_open(w.spare_fd)
+    for k in range(SPARES):
+        close_if_open(w.spares[k])
     close_if_open(w.diag_fd)

@@ -17,7 +17,7 @@ from tests.support.peers import (
     reset,
     unacknowledged,
 )
-from tests.support.traffic import together
+from tests.support.traffic import same, together
 
 Ends = tuple[socket.socket, socket.socket]
 
@@ -50,7 +50,7 @@ def pass_on(case: Case, sender: socket.socket, receiver: socket.socket) -> None:
         lambda: sender.sendall(case.payload),
         lambda: receive(receiver, len(case.payload)),
     )
-    assert received == case.payload
+    same(received, case.payload)
 
 
 def leave_idle(case: Case, leaver: socket.socket, other: socket.socket) -> None:
@@ -66,7 +66,7 @@ def leave_after_data(case: Case, leaver: socket.socket, other: socket.socket) ->
         reset(leaver)
 
     _, received = together(leave, lambda: receive_until_reset(other))
-    assert received == case.payload, f"{len(received)} of {len(case.payload)}"
+    same(received, case.payload)
 
 
 def leave_after_own_fin(case: Case, leaver: socket.socket, other: socket.socket) -> None:
@@ -75,7 +75,7 @@ def leave_after_own_fin(case: Case, leaver: socket.socket, other: socket.socket)
         leaver.shutdown(socket.SHUT_WR)
 
     _, received = together(end, lambda: receive_all(other))
-    assert received == case.payload
+    same(received, case.payload)
     reset(leaver)
     expect_broken(other)
 
@@ -92,7 +92,7 @@ def leave_blocked(case: Case, leaver: socket.socket, other: socket.socket) -> No
     reset(leaver)
     received = receive_until_reset(other)
     assert taken <= len(received) <= sent
-    assert received == (case.payload * (sent // len(case.payload) + 1))[: len(received)]
+    same(received, (case.payload * (sent // len(case.payload) + 1))[: len(received)])
 
 
 @scenario("socket-killed")
@@ -129,7 +129,8 @@ def each_half_has_its_own_end(case: Case) -> None:
         else:
             received = together(lambda: end(first), lambda: receive_all(second))[1:]
             received += together(lambda: end(second), lambda: receive_all(first))[1:]
-        assert received == [case.payload, case.payload]
+        for part in received:
+            same(part, case.payload)
         assert world.ended(pair.name) == "finished"
 
 
@@ -162,7 +163,7 @@ def urgent_bytes(case: Case) -> None:
                 return b""
 
             _, received = together(send, lambda: receive_all(receiver))
-            assert received == with_urgent(bulk, offsets)
+            same(received, with_urgent(bulk, offsets))
         receiver.shutdown(socket.SHUT_WR)
         assert world.ended(pair.name) == "finished"
 

@@ -6,7 +6,7 @@ from tests.faults.guarding import FAST_KEEPALIVE
 from tests.support.adversity import Hook, link_down, slow_down
 from tests.support.clock import observe
 from tests.support.peers import expect_reset, fill, receive
-from tests.support.traffic import MIB, Stream, exchange
+from tests.support.traffic import MIB, Stream, exchange, same
 
 SMALL_BUFFER = 4096
 
@@ -28,7 +28,7 @@ def zero_window(case: Case) -> None:
         world.relay.assert_idle()
         for receiver, sent in stuck:
             expected = case.payload * (sent // len(case.payload) + 1)
-            assert receive(receiver, sent) == expected[:sent]
+            same(receive(receiver, sent), expected[:sent])
 
 
 @scenario("idle")

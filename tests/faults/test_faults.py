@@ -2,11 +2,9 @@
 
 import pytest
 
-from tests.faults import closing, dialling, exhaustion, flowing, guarding, living
+from tests.faults import closing, dialling, exhaustion, flowing, guarding, living  # noqa: F401 (they register their scenarios)
 from tests.faults.case import SCENARIOS, Case, cases
 from tests.faults.table import ROWS
-
-MODULES = (closing, dialling, exhaustion, flowing, guarding, living)
 
 
 def test_every_row_has_its_scenario() -> None:

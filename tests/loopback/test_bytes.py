@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.network import FAMILIES
 from tests.support.peers import fill, receive, receive_all
-from tests.support.traffic import MIB, Stream, exchange, together
+from tests.support.traffic import MIB, Stream, exchange, same, together
 from tests.support.world import looped
 
 families = pytest.mark.parametrize("family", FAMILIES)
@@ -103,4 +103,4 @@ def test_without_the_memory_to_keep_bytes() -> None:
         assert world.relay.counted().counters["pending_exhausted"] > 0
         expected = Stream(9, MIB).bytes() * (max(sent) // MIB + 1)
         for (_, origin, _), count in zip(pairs, sent, strict=True):
-            assert receive(origin, count) == expected[:count]
+            same(receive(origin, count), expected[:count])

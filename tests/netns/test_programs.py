@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.clock import eventually
-from tests.support.traffic import MIB, Stream
+from tests.support.traffic import MIB, Stream, same
 from tests.support.ways import NFT_WAYS
 from tests.support.world import APP_PORT, Way, World, captured
 
@@ -81,9 +81,9 @@ def test_curl_and_nginx(way: Way, directory: Path) -> None:
     (directory / "file").write_bytes(content)
     with captured(way) as world, serving(world, ["nginx", "-e", "stderr", "-c", str(directory / "nginx.conf")]):
         url = f"http://{bracketed(world)}:{APP_PORT}"
-        assert client(world, ["curl", "-sSf", f"{url}/file", f"{url}/file"]) == 2 * content
+        same(client(world, ["curl", "-sSf", f"{url}/file", f"{url}/file"]), 2 * content)
         client(world, ["curl", "-sSf", "-T", "-", f"{url}/sent"], stdin=content)
-        assert (directory / "sent").read_bytes() == content
+        same((directory / "sent").read_bytes(), content)
 
 
 @pod_ways

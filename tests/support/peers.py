@@ -94,13 +94,6 @@ def expect_broken(sock: socket.socket) -> None:
     assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) in (errno.EPIPE, errno.ECONNRESET)
 
 
-def expect_silence(sock: socket.socket, seconds: float) -> None:
-    """Neither bytes nor an end for so long."""
-    poll = select.poll()
-    poll.register(sock, select.POLLIN | select.POLLRDHUP)
-    assert poll.poll(seconds * 1000) == [], "something came"
-
-
 def fill(sock: socket.socket, chunk: bytes, *, quiet: float = 0.3) -> int:
     """Send until nobody takes more for `quiet` seconds; how many bytes went."""
     count = 0
@@ -123,7 +116,3 @@ def shrink(sock: socket.socket, *, receive_buffer: int = 0, send_buffer: int = 0
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     if send_buffer:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
-
-
-def error_name(error: OSError) -> str:
-    return errno.errorcode.get(error.errno or 0, str(error))

@@ -28,7 +28,6 @@ Table = Mapping[str, Any]
 
 PROGRAM = (sys.executable, "-m", "sidecar")
 UID = 1337
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 # An idle relay uses under 1 % of a CPU; ten times that, over half a second.
 _IDLE_SHARE = 0.10
@@ -81,7 +80,6 @@ class Relay:
         self.directory.chmod(0o755)
         os.chown(self.directory, int(relay_user()), -1)
         self.config_path = self.directory / "relay.toml"
-        self._environment = {**os.environ, **(environment or {})}
         self.config: dict[str, Any] = {
             "relay": {"user": relay_user(), "group": relay_user(), "workers": 2},
             "log": {"format": "json"},
@@ -96,7 +94,7 @@ class Relay:
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=subprocess.PIPE,
-            env=self._environment,
+            env={**os.environ, **(environment or {})},
             pass_fds=pass_fds,
         )
         assert self.process.stderr is not None

@@ -10,9 +10,7 @@ import socket
 import struct
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
-
-T = TypeVar("T")
+from typing import Any
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -78,7 +76,15 @@ def exchange(client: socket.socket, origin: socket.socket, sent: Stream, receive
     )
 
 
-def together(*parts: Callable[[], T]) -> list[T]:
+def together(*parts: Callable[[], Any]) -> list[Any]:
     """Each part in a thread of its own, until all have ended; what they returned, or the first error."""
     with ThreadPoolExecutor(max_workers=len(parts)) as pool:
         return [future.result() for future in [pool.submit(part) for part in parts]]
+
+
+def same(received: bytes, expected: bytes) -> None:
+    """Compared without showing megabytes: how many there are, and which is the first that differs."""
+    if received != expected:
+        pairs = zip(received, expected, strict=False)
+        first = next((number for number, (one, other) in enumerate(pairs) if one != other), min(len(received), len(expected)))
+        raise AssertionError(f"{len(received)} of {len(expected)} bytes; the first that differs is number {first}")
