@@ -9,6 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.clock import DEADLINE
+from tests.support.netns import Place
 from tests.support.network import FAMILIES
 from tests.support.peers import receive, receive_all, reset, text_of
 from tests.support.world import World, looped
@@ -89,6 +90,17 @@ def test_counters_equal_records() -> None:
         assert {reason: count for reason, count in closed.items() if count} == dict.fromkeys(ENDINGS, 5)
         sent = metrics["tcp_sent_bytes"].samples[0]
         assert sent.value == sum(record["bytes_sent"] for record in records) == 4 * len(names)
+
+
+def test_prometheus_accepts_the_metrics() -> None:
+    """A scrape that Prometheus refuses, or warns about, shows nothing of this relay."""
+    with looped(settings={"admin": {"metrics": "127.0.0.1:0"}}) as world:
+        world.path.listen()
+        world.relay.access(client=end(world, "finished"))
+        start = world.relay.await_records(1, event="start")[0]
+        with urllib.request.urlopen(f"http://{start['admin']['metrics']}/metrics", timeout=DEADLINE) as page:
+            checked = Place().run(["promtool", "check", "metrics"], stdin=page.read().decode())
+        assert (checked.stdout, checked.stderr) == ("", "")
 
 
 def test_live_flows_are_listed() -> None:
