@@ -99,62 +99,42 @@ cdef inline tuple flow_to_python(const Flow* f, int worker):
     )
 
 
-cdef inline list counters_to_python(Worker* workers, int count):
-    cdef uint32_t k
-    cdef int w
-    cdef uint64_t total
-    out = []
-    for k in range(COUNTER_COUNT):
-        total = 0
-        for w in range(count):
-            total += atomic_load(&workers[w].stats.counters[k])
-        out.append(total)
-    return out
-
-
-cdef inline list dial_errors_to_python(Worker* workers, int count):
-    """(errno, failed dials), of those that occurred; errno 0 for numbers that are none."""
-    cdef int k, w
-    cdef uint64_t total
-    out = []
-    for k in range(DIAL_ERRNOS):
-        total = 0
-        for w in range(count):
-            total += atomic_load(&workers[w].stats.dial_errors[k])
-        if total:
-            out.append((k, total))
-    return out
-
-
-cdef inline object opened_to_python(Worker* workers, int count, int listener):
+cdef inline uint64_t summed(Worker* workers, int count, const uint64_t* first) noexcept nogil:
+    """The sum of one counter over all workers; first points to it in the first worker's block."""
+    cdef size_t offset = <size_t>(<const char*>first - <const char*>workers[0].stats)
     cdef uint64_t total = 0
     cdef int w
     for w in range(count):
-        total += atomic_load(&workers[w].stats.listeners[listener].opened)
+        total += atomic_load(<const uint64_t*>(<const char*>workers[w].stats + offset))
     return total
+
+
+cdef inline list counters_to_python(Worker* workers, int count):
+    cdef uint32_t k
+    return [summed(workers, count, &workers[0].stats.counters[k]) for k in range(COUNTER_COUNT)]
+
+
+cdef inline list dial_errors_to_python(Worker* workers, int count):
+    """Failed dials by errno; at 0 those of an errno that has no place."""
+    cdef int k
+    return [summed(workers, count, &workers[0].stats.dial_errors[k]) for k in range(DIAL_ERRNOS)]
+
+
+cdef inline object opened_to_python(Worker* workers, int count, int listener):
+    return summed(workers, count, &workers[0].stats.listeners[listener].opened)
 
 
 cdef inline tuple bytes_to_python(Worker* workers, int count, int listener):
     """(client to origin, origin to client)"""
-    cdef uint64_t sent = 0, received = 0
-    cdef int w
-    for w in range(count):
-        sent += atomic_load(&workers[w].stats.listeners[listener].bytes[0])
-        received += atomic_load(&workers[w].stats.listeners[listener].bytes[1])
-    return sent, received
+    return (
+        summed(workers, count, &workers[0].stats.listeners[listener].bytes[0]),
+        summed(workers, count, &workers[0].stats.listeners[listener].bytes[1]),
+    )
 
 
 cdef inline list reasons_to_python(Worker* workers, int count, int listener):
     cdef uint32_t k
-    cdef int w
-    cdef uint64_t total
-    out = []
-    for k in range(REASON_COUNT):
-        total = 0
-        for w in range(count):
-            total += atomic_load(&workers[w].stats.listeners[listener].reasons[k])
-        out.append(total)
-    return out
+    return [summed(workers, count, &workers[0].stats.listeners[listener].reasons[k]) for k in range(REASON_COUNT)]
 
 
 cdef inline void histogram_add(Histogram* sums, const Histogram* one) noexcept nogil:

@@ -253,7 +253,8 @@ cdef class Engine:
         return [dict(zip(REASONS, reasons_to_python(self.workers, self.worker_count, n))) for n in range(self.shared.listener_count)]
 
     def dial_errors(self):
-        return {errorcode.get(number, "other"): n for number, n in dial_errors_to_python(self.workers, self.worker_count)}
+        counted = enumerate(dial_errors_to_python(self.workers, self.worker_count))
+        return {errorcode.get(number, "other"): count for number, count in counted if count}
 
     def histograms(self):
         return [
