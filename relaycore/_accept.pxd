@@ -7,22 +7,25 @@
 # Who may touch it: the worker's loop.
 # Never here: a connection that is dialled although its verdict is another.
 
-from libc.errno cimport EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM
-from libc.stdint cimport uint32_t, uint64_t, uint8_t
+from libc.errno cimport EAGAIN, EBADF, EINVAL, EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOSPC, ENOTSOCK
+from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
-from relaycore._addr cimport Addr, addr_from_sockaddr, addr_same, networks_hold, origin_of_redirected, origin_of_transparent
-from relaycore._atomic cimport atomic_add, atomic_exchange, atomic_load, atomic_release, bump
+from relaycore._addr cimport (
+    Addr, addr_from_sockaddr, addr_is_unspecified, addr_same, networks_hold, origin_of_redirected, origin_of_transparent,
+)
+from relaycore._atomic cimport atomic_add, atomic_exchange, atomic_release, bump
 from relaycore._check cimport RELAY_CHECK
 from relaycore._close cimport flow_close
 from relaycore._core cimport SPARE_FOR_RESET, TOKEN_SOCKET, Listener, Worker, spare_spend, spares_held, special_token
-from relaycore._dial cimport count_limit, dial, side_register
-from relaycore._flow cimport CLIENT, DIALLING, REDIRECT, TPROXY, UNCAPTURED, WRITABLE, Flow, verdict_on
-from relaycore._libc cimport EPOLLIN, EPOLL_CTL_MOD, sockaddr_storage
+from relaycore._dial cimport count_limit, dial, limit_of, side_register
+from relaycore._flow cimport CLIENT, DIALLING, TPROXY, UNCAPTURED, WRITABLE, Flow, verdict_on
+from relaycore._libc cimport EPOLLIN, EPOLL_CTL_DEL, EPOLL_CTL_MOD, sockaddr_storage
 from relaycore._stats cimport (
-    CLIENT_LEFT, COUNT_ACCEPT_ERRORS, COUNT_ACCEPT_PAUSES, COUNT_FLOWS_LIMITED, COUNT_SHED, ERROR, LIMIT, NO_REASON, Reason, count,
+    CLIENT_LEFT, COUNT_ACCEPT_ERRORS, COUNT_ACCEPT_PAUSES, COUNT_FILES_LIMITED, COUNT_FLOWS_LIMITED, COUNT_SHED, ERROR, LIMIT, NO_REASON,
+    Counter, Reason, count,
 )
-from relaycore._sys cimport sys_accept, sys_close, sys_epoll_set, sys_socket_error
+from relaycore._sys cimport sys_accept, sys_close, sys_epoll_set, sys_reset_on_close, sys_socket_error
 from relaycore._table cimport table_take
 
 cdef enum:
@@ -49,7 +52,7 @@ cdef inline Reason flow_verdict(const Worker* w, Flow* flow) noexcept nogil:
     """Find the origin and judge: NO_REASON means relay."""
     cdef const Listener* listener = &w.shared.listeners[flow.listener]
     cdef int answer = 0
-    cdef bint own_port
+    cdef bint own_port, local
     if listener.capture == UNCAPTURED:
         flow.origin = listener.target
     elif listener.capture == TPROXY:
@@ -59,18 +62,19 @@ cdef inline Reason flow_verdict(const Worker* w, Flow* flow) noexcept nogil:
     flow.error = <short>-answer
     flow.origin_known = answer == 0
     own_port = flow.origin_known and is_own_port(w, flow.origin.port)
+    # To dial 0.0.0.0 or :: is to dial this host.
+    local = networks_hold(&w.settings.own, &flow.origin) or addr_is_unspecified(&flow.origin)
     return verdict_on(
-        listener.direction, listener.capture, flow.origin_known, own_port, networks_hold(&w.settings.own, &flow.origin),
-        own_port and origin_is_own_name(flow), networks_hold(&w.settings.own, &flow.client),
+        listener.direction, listener.capture, flow.origin_known, own_port, local, own_port and origin_is_own_name(flow),
+        networks_hold(&w.settings.own, &flow.client),
     )
 
 
 cdef inline Flow* flow_open(Worker* w, uint32_t listener, int fd, const sockaddr_storage* peer) noexcept nogil:
-    """A flow that owns fd and is counted; NULL when the table has no room, and fd is still the caller's."""
+    """A flow that owns fd, for which a place was claimed; NULL when the table has no room, and fd is still the caller's."""
     cdef Flow* flow = table_take(&w.table)
     if flow == NULL:
         return NULL
-    atomic_add(&w.shared.live, 1)
     # Unique without a shared counter: worker k counts k+1, k+1+n, k+1+2n ...
     flow.id = w.flows_opened * w.workers + w.number + 1
     w.flows_opened += 1
@@ -102,13 +106,28 @@ cdef inline void flow_begin(Worker* w, Flow* flow) noexcept nogil:
     if error < 0:
         flow.error = <short>-error
         count_limit(w, -error)
-        flow_close(w, flow, LIMIT if error == -ENOMEM else ERROR)
+        flow_close(w, flow, LIMIT if error == -ENOMEM or error == -ENOSPC else ERROR)
         return
     dial(w, flow)
 
 
-cdef inline bint may_open(const Worker* w) noexcept nogil:
-    return atomic_load(&w.shared.live) < w.settings.max_flows and w.table.used < w.table.capacity - 1
+cdef inline void place_claim(Worker* w) noexcept nogil:
+    atomic_add(&w.shared.live, 1)
+
+
+cdef inline void place_return(Worker* w) noexcept nogil:
+    """Of a claim that became no flow; a flow's own place is given back when it closes."""
+    atomic_add(&w.shared.live, <uint64_t>-1)
+
+
+cdef inline bint place_claimed(Worker* w) noexcept nogil:
+    """Claim a place for one flow, if max_flows and the table allow it. Claimed first, so that two workers cannot share the last."""
+    if w.table.used >= w.table.capacity - 1:
+        return False
+    if atomic_add(&w.shared.live, 1) <= w.settings.max_flows:
+        return True
+    place_return(w)
+    return False
 
 
 cdef inline void accept_watch(Worker* w, bint on) noexcept nogil:
@@ -118,29 +137,48 @@ cdef inline void accept_watch(Worker* w, bint on) noexcept nogil:
             sys_epoll_set(w.epoll, EPOLL_CTL_MOD, w.sockets[i].fd, EPOLLIN if on else 0, special_token(TOKEN_SOCKET, i))
 
 
-cdef inline void accept_pause(Worker* w) noexcept nogil:
+cdef inline void accept_pause(Worker* w, Counter limit) noexcept nogil:
     """A limit was met. Listening sockets are level-triggered: what waits is seen again when the pause ends."""
     w.pause_look_ns = w.gear.now_ns + PAUSE_LOOK_NS
     if w.paused_since_ns == 0:
         w.paused_since_ns = w.gear.now_ns
         count(w.stats, COUNT_ACCEPT_PAUSES)
+        count(w.stats, limit)
         accept_watch(w, False)
 
 
+cdef inline void accept_close(Worker* w, uint32_t which) noexcept nogil:
+    if w.sockets[which].fd >= 0:
+        # Whoever handed the socket over may hold it too, and while anybody does, epoll goes on reporting it.
+        sys_epoll_set(w.epoll, EPOLL_CTL_DEL, w.sockets[which].fd, 0, 0)
+        sys_close(w.sockets[which].fd)
+        w.sockets[which].fd = -1
+
+
+cdef inline int accept_failed(Worker* w, uint32_t which, int error) noexcept nogil:
+    """As accept_one(), after accept4() said error."""
+    if error == EAGAIN:
+        return 0
+    if error in (EMFILE, ENFILE, ENOBUFS, ENOMEM):
+        return -error
+    count(w.stats, COUNT_ACCEPT_ERRORS)
+    if error in (EINVAL, EBADF, ENOTSOCK):
+        # It listens no more (shut down through another descriptor, or killed), and would be reported for ever.
+        accept_close(w, which)
+        return 0
+    return 1
+
+
 cdef inline int accept_one(Worker* w, uint32_t which) noexcept nogil:
-    """1: accepted (or lost, and counted). 0: nobody waits. -errno: a limit."""
+    """1: accepted (or lost, and counted). 0: nobody waits. -errno: a limit. A place was claimed before."""
     cdef sockaddr_storage peer
     cdef Flow* flow
     cdef int fd
     memset(&peer, 0, sizeof(sockaddr_storage))
     fd = sys_accept(w.sockets[which].fd, &peer)
-    if fd == -EAGAIN:
-        return 0
-    if fd == -EMFILE or fd == -ENFILE or fd == -ENOBUFS or fd == -ENOMEM:
-        return fd
     if fd < 0:
-        count(w.stats, COUNT_ACCEPT_ERRORS)
-        return 1
+        place_return(w)
+        return accept_failed(w, which, -fd)
     flow = flow_open(w, w.sockets[which].listener, fd, &peer)
     RELAY_CHECK(flow != NULL)
     flow_begin(w, flow)
@@ -152,20 +190,18 @@ cdef inline int accept_some(Worker* w, uint32_t which, uint32_t most) noexcept n
     cdef int answer = 1
     cdef uint32_t _i
     for _i in range(most):
-        if not may_open(w):
-            count(w.stats, COUNT_FLOWS_LIMITED)
-            accept_pause(w)
-            return -ENOBUFS
-        if not spares_held(w):
-            count_limit(w, EMFILE)
-            accept_pause(w)
-            return -EMFILE
-        answer = accept_one(w, which)
-        if answer == 0:
+        if w.sockets[which].fd < 0:
             return 0
+        if not spares_held(w):
+            accept_pause(w, COUNT_FILES_LIMITED)
+            return -EMFILE
+        if not place_claimed(w):
+            accept_pause(w, COUNT_FLOWS_LIMITED)
+            return -ENOBUFS
+        answer = accept_one(w, which)
         if answer < 0:
-            count_limit(w, -answer)
-            accept_pause(w)
+            accept_pause(w, limit_of(-answer))
+        if answer <= 0:
             return answer
     return answer
 
@@ -184,8 +220,11 @@ cdef inline void shed_one(Worker* w) noexcept nogil:
         fd = sys_accept(w.sockets[i].fd, &peer)
         if fd < 0:
             continue
+        place_claim(w)
         flow = flow_open(w, w.sockets[i].listener, fd, &peer)
         if flow == NULL:
+            place_return(w)
+            sys_reset_on_close(fd)
             sys_close(fd)
         else:
             flow_close(w, flow, LIMIT)
@@ -217,13 +256,27 @@ cdef inline void accept_resume(Worker* w) noexcept nogil:
     accept_watch(w, True)
 
 
+cdef inline void accept_stop(Worker* w) noexcept nogil:
+    """Now: what waits in the backlog is reset by the kernel."""
+    cdef uint32_t i
+    for i in range(w.socket_count):
+        accept_close(w, i)
+    w.paused_since_ns = 0
+
+
 cdef inline void accept_end(Worker* w) noexcept nogil:
-    """Drain: what has arrived is still served, then the sockets close."""
+    """Drain: what has arrived is still served, a batch per turn; a socket closes when nobody waits there, or at a limit."""
+    cdef uint32_t i
+    for i in range(w.socket_count):
+        if w.sockets[i].fd >= 0 and accept_some(w, i, ACCEPT_BATCH) <= 0:
+            accept_close(w, i)
+    if not accept_goes_on(w):
+        w.paused_since_ns = 0
+
+
+cdef inline bint accept_goes_on(const Worker* w) noexcept nogil:
     cdef uint32_t i
     for i in range(w.socket_count):
         if w.sockets[i].fd >= 0:
-            # Bounded, because clients may come faster than they are accepted.
-            accept_some(w, i, 65536)
-            sys_close(w.sockets[i].fd)
-            w.sockets[i].fd = -1
-    w.paused_since_ns = 0
+            return True
+    return False

@@ -40,6 +40,17 @@ cdef inline bint addr_is_v4(const Addr* a) noexcept nogil:
     return a.ip[10] == 0xff and a.ip[11] == 0xff
 
 
+cdef inline bint addr_is_unspecified(const Addr* a) noexcept nogil:
+    """0.0.0.0 or ::"""
+    cdef uint32_t i
+    for i in range(10):
+        if a.ip[i] != 0:
+            return False
+    return (a.ip[10] | a.ip[11] | a.ip[12] | a.ip[13] | a.ip[14] | a.ip[15]) == 0 or (
+        addr_is_v4(a) and (a.ip[12] | a.ip[13] | a.ip[14] | a.ip[15]) == 0
+    )
+
+
 cdef inline bint addr_same_ip(const Addr* a, const Addr* b) noexcept nogil:
     return memcmp(a.ip, b.ip, 16) == 0
 

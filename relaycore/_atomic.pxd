@@ -5,7 +5,7 @@
 # Who may touch it: every room of relaycore.
 # Never here: a lock. The GIL is none either.
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport uint64_t
 
 cdef extern from *:
     """

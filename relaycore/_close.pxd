@@ -6,28 +6,32 @@
 
 from libc.stdint cimport uint64_t
 
-from relaycore._atomic cimport atomic_add
+from relaycore._atomic cimport atomic_add, bump
 from relaycore._check cimport RELAY_CHECK
 from relaycore._core cimport Worker, ring_for_python
 from relaycore._flow cimport CLOSED, DIALLING, RELAYING, Flow, flow_lane
 from relaycore._move cimport half_release
 from relaycore._ring cimport Finished, ring_push, ring_reserve
-from relaycore._stats cimport COUNT_RECORDS_LOST, FINISHED, ListenerStats, Reason, bump, count, observe
+from relaycore._stats cimport COUNT_RECORDS_LOST, FINISHED, NO_REASON, ListenerStats, Reason, count, observe
 from relaycore._sys cimport sys_close, sys_reset_on_close
 from relaycore._table cimport table_bury, table_index
 from relaycore._wheel cimport wheel_remove
 
 
 cdef inline void flow_close(Worker* w, Flow* flow, Reason reason) noexcept nogil:
-    """End the flow now. Both sides are reset unless it finished: then each FIN was passed on, and close() only lets go."""
+    """End the flow now, for this reason unless an earlier cause was noted.
+
+    Both sides are reset unless it finished: then each FIN was passed on, and close() only lets go.
+    """
     cdef int side
     RELAY_CHECK(flow.phase == DIALLING or flow.phase == RELAYING)
-    flow.reason = <unsigned char>reason
+    if flow.reason == NO_REASON:
+        flow.reason = <unsigned char>reason
     flow.phase = CLOSED
     for side in range(2):
         half_release(&flow.half[side], &w.gear)
         if flow.side[side].fd >= 0:
-            if reason != FINISHED:
+            if flow.reason != FINISHED:
                 sys_reset_on_close(flow.side[side].fd)
             sys_close(flow.side[side].fd)
             flow.side[side].fd = -1

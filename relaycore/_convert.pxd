@@ -13,6 +13,7 @@ from relaycore._atomic cimport atomic_load
 from relaycore._core cimport Worker
 from relaycore._flow cimport DRAINING, SHUT, Flow, flow_lane
 from relaycore._libc cimport AF_INET, AF_INET6, inet_ntop, inet_pton
+from relaycore._mailbox cimport Settings, settings_free, settings_new
 from relaycore._ring cimport Finished
 from relaycore._stats cimport COUNTER_COUNT, DIAL_ERRNOS, HISTOGRAM_BUCKETS, Histogram, REASON_COUNT
 
@@ -80,6 +81,32 @@ cdef inline int networks_from_python(Networks* out, object texts) except -1:
     return 0
 
 
+cdef inline Settings* settings_from_python(object given) except NULL:
+    """What the caller posts, or frees by settings_free(). ValueError for what is out of range."""
+    cdef Settings* settings = settings_new()
+    if settings == NULL:
+        raise MemoryError
+    try:
+        most_ms = 1 << 41   # 70 years, in which nanoseconds do not overflow
+        for name in ("connect_timeout_ms", "idle_timeout_ms", "half_close_timeout_ms"):
+            if not 0 <= getattr(given, name) <= most_ms:
+                raise ValueError(f"Settings: {name}: expected 0 to {most_ms}, found {getattr(given, name)}")
+        settings.max_flows = given.max_flows
+        settings.connect_timeout_ns = <uint64_t>given.connect_timeout_ms * 1000000
+        settings.idle_timeout_ns = <uint64_t>given.idle_timeout_ms * 1000000
+        settings.half_close_timeout_ns = <uint64_t>given.half_close_timeout_ms * 1000000
+        settings.keepalive_time_s = given.keepalive_time_s
+        settings.keepalive_interval_s = given.keepalive_interval_s
+        settings.keepalive_probes = given.keepalive_probes
+        settings.mark = given.mark
+        settings.access = given.access
+        networks_from_python(&settings.own, given.own_networks)
+    except BaseException:
+        settings_free(settings)
+        raise
+    return settings
+
+
 cdef inline tuple record_to_python(const Finished* f):
     return (
         f.id, f.listener, addr_to_python(&f.client), addr_to_python(&f.origin) if f.origin_known else None, f.bytes[0], f.bytes[1],
@@ -90,7 +117,7 @@ cdef inline tuple record_to_python(const Finished* f):
 cdef inline tuple flow_to_python(const Flow* f, int worker):
     cdef int h, half_closed = 0
     for h in range(2):
-        if f.half[h].state == SHUT or f.half[h].state == DRAINING:
+        if (f.half[h].state == SHUT or f.half[h].state == DRAINING) and f.side[1 - h].error == 0:
             half_closed |= 1 << h
     return (
         f.id, f.listener, worker, addr_to_python(&f.client), addr_to_python(&f.origin) if f.origin_known else None, f.half[0].bytes,

@@ -45,10 +45,11 @@ cdef struct Listener:           # facts, fixed at start
 
 
 cdef struct Shared:             # by all workers
-    uint64_t live               # flows
+    uint64_t live               # flows, and connections that are being accepted
     uint64_t asleep             # Python waits for wake_fd: the first worker that swaps it to 0 rings
     uint64_t running            # workers that have not ended
     uint64_t squeezed           # held by the worker that looks for descriptors at the limit, so that no other takes its spare's place
+    uint8_t apart[64]           # what follows is only read
     int wake_fd                 # eventfd
     uint32_t listener_count
     Listener listeners[MAX_LISTENERS]
@@ -85,7 +86,7 @@ cdef struct Worker:
     uint64_t paused_since_ns    # accepting pauses at a limit; 0: it does not
     uint64_t pause_look_ns      # when to look again
     bint draining
-    bint stopping
+    uint8_t apart[64]           # the next worker's words are on another cache line
 
 
 cdef inline uint64_t special_token(uint32_t what, uint32_t which) noexcept nogil:

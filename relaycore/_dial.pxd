@@ -6,19 +6,19 @@
 
 from libc.errno cimport (
     EACCES, EADDRINUSE, EADDRNOTAVAIL, ECONNREFUSED, ECONNRESET, EHOSTDOWN, EHOSTUNREACH, EINPROGRESS, EMFILE, ENETDOWN,
-    ENETUNREACH, ENFILE, ENOBUFS, ENOMEM, EPERM, EPIPE, ETIMEDOUT,
+    ENETUNREACH, ENFILE, ENOBUFS, ENOMEM, ENOSPC, EPERM, EPIPE, ETIMEDOUT,
 )
-from libc.stdint cimport uint32_t, uint8_t
+from libc.stdint cimport uint8_t
 
 from relaycore._addr cimport addr_is_v4, addr_to_sockaddr
 from relaycore._close cimport flow_close
 from relaycore._core cimport SPARE_FOR_DIAL, Listener, Worker, spare_spend
-from relaycore._flow cimport CLIENT, FAILED, HUP, ORIGIN, RELAYING, URGENT, WRITABLE, Flow
+from relaycore._flow cimport CLIENT, FAILED, HUP, ORIGIN, RELAYING, WRITABLE, Flow
 from relaycore._mailbox cimport Settings
 from relaycore._spoof cimport bind_as_client
 from relaycore._stats cimport (
-    CLIENT_LEFT, CONNECT_TIMEOUT, COUNT_FILES_LIMITED, COUNT_MEMORY_LIMITED, COUNT_PORTS_LIMITED, ERROR, LIMIT, REFUSED, UNREACHABLE,
-    Reason, count, count_dial_error,
+    CLIENT_LEFT, CONNECT_TIMEOUT, COUNTER_COUNT, COUNT_FILES_LIMITED, COUNT_MEMORY_LIMITED, COUNT_PORTS_LIMITED, ERROR, LIMIT,
+    REFUSED, UNREACHABLE, Counter, Reason, count, count_dial_error,
 )
 from relaycore._libc cimport (
     AF_INET, AF_INET6, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, EPOLL_CTL_ADD, SOL_SOCKET, SOL_TCP, SO_KEEPALIVE,
@@ -37,19 +37,26 @@ cdef inline Reason dial_reason(int error) noexcept nogil:
         return CONNECT_TIMEOUT
     if error in (EHOSTUNREACH, ENETUNREACH, EHOSTDOWN, ENETDOWN, EACCES, EPERM):
         return UNREACHABLE
-    if error in (EMFILE, ENFILE, ENOBUFS, ENOMEM, EADDRNOTAVAIL, EADDRINUSE):
+    if limit_of(error) != COUNTER_COUNT:
         return LIMIT
     return ERROR
 
 
-cdef inline void count_limit(Worker* w, int error) noexcept nogil:
-    """Which limit of the system an errno speaks of, if of any."""
+cdef inline Counter limit_of(int error) noexcept nogil:
+    """Which limit of the system an errno speaks of; COUNTER_COUNT: of none."""
     if error == EMFILE or error == ENFILE:
-        count(w.stats, COUNT_FILES_LIMITED)
-    elif error == ENOBUFS or error == ENOMEM:
-        count(w.stats, COUNT_MEMORY_LIMITED)
-    elif error == EADDRNOTAVAIL or error == EADDRINUSE:
-        count(w.stats, COUNT_PORTS_LIMITED)
+        return COUNT_FILES_LIMITED
+    if error in (ENOBUFS, ENOMEM, ENOSPC):
+        return COUNT_MEMORY_LIMITED
+    if error == EADDRNOTAVAIL or error == EADDRINUSE:
+        return COUNT_PORTS_LIMITED
+    return COUNTER_COUNT
+
+
+cdef inline void count_limit(Worker* w, int error) noexcept nogil:
+    cdef Counter limit = limit_of(error)
+    if limit != COUNTER_COUNT:
+        count(w.stats, limit)
 
 
 cdef inline void dial_failed(Worker* w, Flow* flow, int error) noexcept nogil:

@@ -20,14 +20,13 @@ from relaycore._atomic cimport atomic_acquire, atomic_exchange, atomic_load
 from relaycore._check cimport RELAY_BUILD
 from relaycore._convert cimport (
     addr_from_python, bytes_to_python, counters_to_python, dial_errors_to_python, flow_to_python, histograms_to_python,
-    networks_from_python, opened_to_python, reasons_to_python, record_to_python,
+    opened_to_python, reasons_to_python, record_to_python, settings_from_python,
 )
 from relaycore._core cimport MAX_SOCKETS, TURN_BYTES, Listener, Shared, Worker
 from relaycore._flow cimport Capture, Direction, Flow
-from relaycore._libc cimport __user_cap_data_struct
+from relaycore._libc cimport POLLIN, __user_cap_data_struct
 from relaycore._mailbox cimport (
-    DRAIN, STOP, Mailbox, Settings, Snapshot, post_order, post_settings, post_snapshot, settings_free, settings_new,
-    take_back_snapshot,
+    DRAIN, STOP, Mailbox, Settings, Snapshot, post_order, post_settings, post_snapshot, take_back_snapshot,
 )
 from relaycore._make cimport Sizes, close_if_open, worker_blank, worker_free, worker_listen, worker_make, worker_prepare_spoofing
 from relaycore._pipe cimport BUFFER_BYTES, PIPE_BYTES
@@ -66,27 +65,6 @@ cdef int check(int answer, str what) except -1:
     if answer < 0:
         raise OSError(-answer, f"{what}: {os.strerror(-answer)}")
     return answer
-
-
-cdef Settings* settings_from_python(object given) except NULL:
-    cdef Settings* settings = settings_new()
-    if settings == NULL:
-        raise MemoryError
-    try:
-        settings.max_flows = given.max_flows
-        settings.connect_timeout_ns = <uint64_t>given.connect_timeout_ms * 1000000
-        settings.idle_timeout_ns = <uint64_t>given.idle_timeout_ms * 1000000
-        settings.half_close_timeout_ns = <uint64_t>given.half_close_timeout_ms * 1000000
-        settings.keepalive_time_s = given.keepalive_time_s
-        settings.keepalive_interval_s = given.keepalive_interval_s
-        settings.keepalive_probes = given.keepalive_probes
-        settings.mark = given.mark
-        settings.access = given.access
-        networks_from_python(&settings.own, given.own_networks)
-    except BaseException:
-        settings_free(settings)
-        raise
-    return settings
 
 
 cdef class Engine:
@@ -274,7 +252,7 @@ cdef class Engine:
         """What one worker answers. It may open flows meanwhile: room is left for some, and it is asked again when that was too little."""
         cdef Mailbox* mailbox = &self.workers[number].mailbox
         cdef Snapshot snapshot
-        cdef int wait_ms = <int>(timeout * 1000)
+        deadline = time.monotonic() + timeout
         while True:
             memset(&snapshot, 0, sizeof(Snapshot))
             snapshot.capacity = <uint32_t>atomic_load(&self.shared.live) + 1024
@@ -285,14 +263,19 @@ cdef class Engine:
             try:
                 sys_eventfd_clear(self.answer_fd)
                 post_snapshot(mailbox, &snapshot)
-                with nogil:
-                    sys_poll_one(self.answer_fd, 1, wait_ms)
+                # A signal or an earlier answer's bell may wake us; a worker that has ended answers nobody.
+                while not atomic_acquire(&snapshot.answered) and time.monotonic() < deadline and self.threads[number].is_alive():
+                    with nogil:
+                        sys_poll_one(self.answer_fd, POLLIN, 20)
+                    sys_eventfd_clear(self.answer_fd)
                 if not atomic_acquire(&snapshot.answered):
                     if take_back_snapshot(mailbox):
+                        if not self.threads[number].is_alive():
+                            return []
                         raise TimeoutError(f"worker {number} did not list its flows within {timeout} s")
                     with nogil:     # it is being answered: that takes as long as copying does
                         while not atomic_acquire(&snapshot.answered):
-                            sys_poll_one(self.answer_fd, 1, 10)
+                            sys_poll_one(self.answer_fd, POLLIN, 10)
                 if snapshot.count <= snapshot.capacity:
                     return [LiveFlow._make(flow_to_python(&snapshot.flows[i], number)) for i in range(snapshot.count)]
             finally:

@@ -19,7 +19,7 @@ from libc.stdint cimport int16_t, int32_t, uint16_t, uint32_t, uint64_t, uint8_t
 
 from relaycore._addr cimport Addr
 from relaycore._stats cimport (
-    ERROR, FINISHED, FOREIGN_CLIENT, FOREIGN_ORIGIN, IN_LOOP, NOT_CAPTURED, NO_REASON, RESET_BY_CLIENT, RESET_BY_ORIGIN, Reason,
+    ERROR, FOREIGN_CLIENT, FOREIGN_ORIGIN, IN_LOOP, NOT_CAPTURED, NO_REASON, RESET_BY_CLIENT, RESET_BY_ORIGIN, Reason,
 )
 
 
@@ -125,7 +125,7 @@ cdef struct Flow:
     Addr origin
     uint32_t generation     # of the slot: an event of an earlier flow in this slot is stale
     uint32_t queue_next
-    uint32_t unacknowledged  # RESETTING: what SIOCOUTQ said then
+    uint32_t unacknowledged  # what SIOCOUTQ said at the last look
     uint16_t listener
     int16_t error           # the errno that decided, for the record
     uint8_t phase           # Phase
@@ -231,7 +231,8 @@ cdef inline bint flow_resetting(const Flow* flow) noexcept nogil:
 
 
 cdef inline bint flow_half_closed(const Flow* flow) noexcept nogil:
-    return (flow.half[0].state == SHUT) != (flow.half[1].state == SHUT)
+    """One side has sent its FIN, the other not. A half that is shut because a socket failed is no half-close."""
+    return (flow.half[0].state == SHUT) != (flow.half[1].state == SHUT) and flow.side[0].error == 0 and flow.side[1].error == 0
 
 
 cdef inline uint8_t flow_lane(const Flow* flow) noexcept nogil:
@@ -253,8 +254,3 @@ cdef inline uint64_t after(uint64_t since_ns, uint64_t patience_ns) noexcept nog
 
 cdef inline bint passed(uint64_t now_ns, uint64_t deadline_ns) noexcept nogil:
     return deadline_ns != 0 and now_ns >= deadline_ns
-
-
-cdef inline Reason graceful(uint8_t reason) noexcept nogil:
-    """The reason of a flow whose halves are both SHUT: finished, unless something was noted before."""
-    return FINISHED if reason == NO_REASON else <Reason>reason

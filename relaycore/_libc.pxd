@@ -4,7 +4,7 @@
 # Who may touch it: _sys calls these functions; other rooms take constants and structs from here, never a function.
 # Never here: code.
 
-from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t, uint8_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
 
 cdef extern from *:
     """
@@ -65,6 +65,7 @@ cdef extern from *:
         uint32_t nlmsg_len
         uint16_t nlmsg_type
         uint16_t nlmsg_flags
+        uint32_t nlmsg_seq
     struct inet_diag_sockid:
         uint16_t idiag_sport
         uint16_t idiag_dport

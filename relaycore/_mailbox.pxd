@@ -5,11 +5,11 @@
 # Who may touch it: the engine posts, the worker takes between two batches.
 # Never here: waiting, and no other way from Python into a running worker.
 
-from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from relaycore._addr cimport Networks, networks_free
-from relaycore._atomic cimport atomic_exchange, atomic_load, atomic_release, atomic_swap
+from relaycore._atomic cimport atomic_exchange, atomic_load, atomic_swap
 from relaycore._flow cimport Flow
 from relaycore._sys cimport sys_close, sys_eventfd, sys_eventfd_clear, sys_eventfd_ring
 
@@ -98,6 +98,6 @@ cdef inline bint take_back_snapshot(Mailbox* mailbox) noexcept nogil:
     return atomic_swap(&mailbox.snapshot, NULL) != NULL
 
 
-cdef inline void mailbox_open(Mailbox* mailbox) noexcept nogil:
+cdef inline void mailbox_hush(Mailbox* mailbox) noexcept nogil:
     """Silence the bell before the slots are looked at, so that what is posted meanwhile rings again."""
     sys_eventfd_clear(mailbox.bell)

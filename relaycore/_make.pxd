@@ -5,7 +5,7 @@
 # Never here: a running worker.
 
 from libc.errno cimport EMFILE, ENOMEM
-from libc.stdint cimport int32_t, uint32_t, uint64_t, uint8_t
+from libc.stdint cimport int32_t, uint32_t, uint8_t
 from libc.stdlib cimport calloc, free, malloc
 
 from relaycore._core cimport BATCH_EVENTS, SPARES, TOKEN_BELL, TOKEN_SOCKET, Shared, Worker, spares_held, special_token

@@ -114,10 +114,8 @@ cdef inline Moved half_flush(Half* half, Side* sink, Gear* gear) noexcept nogil:
         if n == -EAGAIN:
             sink.ready &= <uint8_t>~WRITABLE
             return SINK_FULL
-        if n < 0:
-            return sink_failed(sink, n)
-        # Zero bytes from a pipe that has some cannot be, and would be an endless loop.
-        RELAY_CHECK(0 < n <= half.pending)
+        if n <= 0:      # nothing given of something that waits would be an endless loop
+            return sink_failed(sink, n if n < 0 else -EIO)
         half.bytes += n
         half.pending -= <uint32_t>n
         half.offset += <uint32_t>n

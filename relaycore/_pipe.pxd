@@ -4,7 +4,7 @@
 # Who may touch it: _move takes and gives; the worker makes and frees the pools.
 # Never here: a pipe with bytes in it. pipe_give() takes empty ones; pipe_drop() closes those that are not.
 
-from libc.stdint cimport int32_t, uint32_t, uint64_t, uint8_t
+from libc.stdint cimport int32_t, uint64_t, uint8_t
 from libc.stdlib cimport calloc, free
 
 from relaycore._check cimport RELAY_CHECK

@@ -4,7 +4,7 @@
 # Who may touch it: the worker pushes, Python takes.
 # Never here: waiting. What finds the ring full is counted and lost; the data path goes on.
 
-from libc.stdint cimport int16_t, uint16_t, uint32_t, uint64_t, uint8_t
+from libc.stdint cimport int16_t, uint16_t, uint64_t, uint8_t
 from libc.stdlib cimport calloc, free
 
 from relaycore._addr cimport Addr

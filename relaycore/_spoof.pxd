@@ -9,9 +9,8 @@
 # Who may touch it: _dial.
 # Never here: the client's own port.
 
-from libc.errno cimport EADDRINUSE, EADDRNOTAVAIL, ENOENT
-from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
-from libc.string cimport memcpy, memset
+from libc.errno cimport EADDRINUSE, EADDRNOTAVAIL
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from relaycore._addr cimport Addr, addr_is_v4, addr_to_sockaddr
 from relaycore._core cimport Worker
@@ -44,8 +43,8 @@ cdef inline bint ends_held(Worker* w, const Addr* local, const Addr* remote) noe
     cdef bint v4 = addr_is_v4(local)
     cdef int from_byte = 12 if v4 else 0
     return sys_diag_held(
-        w.diag_fd, AF_INET if v4 else AF_INET6, &local.ip[from_byte], &remote.ip[from_byte], 16 - from_byte, htons(local.port),
-        htons(remote.port),
+        w.diag_fd, next_random(w), AF_INET if v4 else AF_INET6, &local.ip[from_byte], &remote.ip[from_byte], 16 - from_byte,
+        htons(local.port), htons(remote.port),
     )
 
 

@@ -7,6 +7,7 @@
 from libc.errno cimport ECONNRESET
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
 
+from relaycore._atomic cimport bump
 from relaycore._check cimport RELAY_CHECK
 from relaycore._close cimport flow_close
 from relaycore._core cimport Worker, queue_push
@@ -14,14 +15,14 @@ from relaycore._dial cimport dial_step
 from relaycore._flow cimport (
     ACKNOWLEDGED, ANNOUNCED, CANNOT_BE, DEADLINE, DIALLING, DISCARD, EMPTIED, FAILED, OPEN, READABLE, RELAYING, RESETTING, SHUT,
     SHUT_SINK, SINK_BROKEN, SOURCE_EOF, SOURCE_RESET, UNWATCHED, Flow, Half, HalfEvent, HalfState, Next, Side, after, earlier,
-    flow_half_closed, flow_resetting, graceful, half_blocked, half_can_step, half_gives, half_next, lost_by, passed,
+    flow_half_closed, flow_resetting, half_blocked, half_can_step, half_gives, half_next, lost_by, passed,
 )
 from relaycore._mailbox cimport Settings
 from relaycore._move cimport (
-    MOVED, Moved, SINK_FAILED, SINK_FULL, SOURCE_DRY, SOURCE_ENDED, SOURCE_FAILED, half_flush, half_move, half_release, half_rest,
+    MOVED, Moved, SINK_FAILED, SOURCE_DRY, SOURCE_ENDED, SOURCE_FAILED, half_flush, half_move, half_release, half_rest,
 )
 from relaycore._stats cimport (
-    CONNECT_TIMEOUT, COUNT_RESETS_FORCED, HALF_CLOSE_TIMEOUT, IDLE, NO_REASON, bump, count,
+    CONNECT_TIMEOUT, COUNT_RESETS_FORCED, FINISHED, HALF_CLOSE_TIMEOUT, IDLE, NO_REASON, Reason, count,
 )
 from relaycore._libc cimport EPOLLET, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, EPOLL_CTL_MOD
 from relaycore._sys cimport sys_epoll_set, sys_shutdown_write, sys_socket_error, sys_unacknowledged
@@ -52,16 +53,16 @@ cdef inline void half_tell(Worker* w, Flow* flow, int h, HalfEvent event) noexce
         side_ask(flow, 1 - h)
         if sink.error == 0:
             sink.error = ECONNRESET
-        side_lost(w, flow, 1 - h)
+        side_lost(w, flow, 1 - h, False)
 
 
-cdef inline void side_lost(Worker* w, Flow* flow, int side) noexcept nogil:
-    """A socket has failed (Side.error): nobody can be written to there, and what it had sent before is still read."""
+cdef inline void side_lost(Worker* w, Flow* flow, int side, bint all_read) noexcept nogil:
+    """A socket has failed (Side.error): nobody can be written to there, and what it had sent before is still read, unless it was."""
     if flow.reason == NO_REASON:
         flow.reason = <uint8_t>lost_by(side, flow.side[side].error)
         flow.error = flow.side[side].error
     half_tell(w, flow, 1 - side, SINK_BROKEN)
-    if flow.half[side].state == OPEN:
+    if flow.half[side].state == OPEN and not all_read:
         flow.side[side].ready |= READABLE
     else:
         half_tell(w, flow, side, SOURCE_RESET)
@@ -72,11 +73,9 @@ cdef inline void half_heard(Worker* w, Flow* flow, int h, Moved moved) noexcept 
     if moved == SOURCE_ENDED:
         half_tell(w, flow, h, SOURCE_EOF)
     elif moved == SOURCE_FAILED:
-        # Reading has come to the end of what the source had sent: the other direction learns of it too.
-        side_lost(w, flow, h)
-        half_tell(w, flow, h, SOURCE_RESET)
+        side_lost(w, flow, h, True)
     elif moved == SINK_FAILED:
-        side_lost(w, flow, 1 - h)
+        side_lost(w, flow, 1 - h, False)
 
 
 cdef inline void half_step(Worker* w, Flow* flow, int h) noexcept nogil:
@@ -103,11 +102,11 @@ cdef inline void half_step(Worker* w, Flow* flow, int h) noexcept nogil:
 
 
 cdef inline void half_watch(Worker* w, Flow* flow, int h, bint wanted) noexcept nogil:
-    """The one exception to registering once: EPOLLIN of a source whose sink is blocked."""
-    cdef uint32_t events = EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET
+    """The one exception to registering once: EPOLLIN of a source whose sink is blocked. EPOLLPRI goes with it: every segment wakes both."""
+    cdef uint32_t events = EPOLLOUT | EPOLLRDHUP | EPOLLET
     cdef uint64_t token = flow_token(table_index(&w.table, flow), flow.generation, h)
     if wanted:
-        events |= EPOLLIN
+        events |= EPOLLIN | EPOLLPRI
     if sys_epoll_set(w.epoll, EPOLL_CTL_MOD, flow.side[h].fd, events, token) == 0:
         flow.side[h].ready ^= UNWATCHED
     elif wanted:
@@ -128,22 +127,23 @@ cdef inline bint side_ask(Flow* flow, int side) noexcept nogil:
 cdef inline void side_look(Worker* w, Flow* flow, int side) noexcept nogil:
     """A side that is read to its end tells its error there; one that is not going to be read is asked."""
     if flow.side[side].ready & FAILED and flow.half[side].state != OPEN and side_ask(flow, side):
-        side_lost(w, flow, side)
+        side_lost(w, flow, side, False)
 
 
 cdef inline void side_give_up(Worker* w, Flow* flow, int side) noexcept nogil:
-    """The source has failed and its sink has taken nothing for RESET_PATIENCE: pass the reset on without the rest."""
-    if side_ask(flow, side):
-        count(w.stats, COUNT_RESETS_FORCED)
-        side_lost(w, flow, side)
-        half_tell(w, flow, side, SOURCE_RESET)
+    """The source has failed and nothing has moved for RESET_PATIENCE: pass the reset on without the rest."""
+    if flow.side[side].error == 0 and not side_ask(flow, side):
+        return
+    count(w.stats, COUNT_RESETS_FORCED)
+    side_lost(w, flow, side, True)
+    if flow.half[side].state == RESETTING:
         half_tell(w, flow, side, DEADLINE)
-        queue_push(w, flow)
+    queue_push(w, flow)
 
 
 cdef inline bint half_stuck(const Flow* flow, int h) noexcept nogil:
     """The source has failed, and a blocked sink keeps it from being read to its end."""
-    return flow.side[h].ready & FAILED and flow.half[h].state == OPEN and flow.phase == RELAYING
+    return flow.phase == RELAYING and flow.half[h].state == OPEN and (flow.side[h].ready & FAILED or flow.side[h].error != 0)
 
 
 cdef inline uint64_t flow_deadline(const Flow* flow, const Settings* settings, uint64_t now_ns) noexcept nogil:
@@ -151,13 +151,13 @@ cdef inline uint64_t flow_deadline(const Flow* flow, const Settings* settings, u
     cdef uint64_t deadline
     if flow.phase == DIALLING:
         return after(flow.started_ns, settings.connect_timeout_ns)
+    if flow_resetting(flow):
+        return now_ns + RESET_LOOK_NS + (now_ns - flow.reset_seen_ns) // 8
     deadline = after(flow.active_ns, settings.idle_timeout_ns)
     if flow_half_closed(flow):
         deadline = earlier(deadline, after(flow.active_ns, settings.half_close_timeout_ns))
     if half_stuck(flow, 0) or half_stuck(flow, 1):
         deadline = earlier(deadline, flow.active_ns + RESET_PATIENCE_NS)
-    if flow_resetting(flow):
-        deadline = earlier(deadline, now_ns + RESET_LOOK_NS + (now_ns - flow.reset_seen_ns) // 8)
     return deadline
 
 
@@ -207,7 +207,7 @@ cdef inline void flow_step(Worker* w, Flow* flow) noexcept nogil:
     for h in range(2):
         half_reset_look(w, flow, h)
     if flow.half[0].state == SHUT and flow.half[1].state == SHUT:
-        flow_close(w, flow, graceful(flow.reason))
+        flow_close(w, flow, FINISHED)
         return
     for h in range(2):
         if flow.side[h].ready & UNWATCHED and not half_blocked(flow, h):
@@ -218,23 +218,43 @@ cdef inline void flow_step(Worker* w, Flow* flow) noexcept nogil:
         flow_schedule(w, flow)
 
 
+cdef inline bint flow_delivers(Worker* w, Flow* flow) noexcept nogil:
+    """Whether a peer has taken bytes since the last look, out of what the relay wrote long ago. That is progress, too."""
+    cdef int left, side
+    cdef uint32_t queued = 0
+    for side in range(2):
+        left = sys_unacknowledged(flow.side[side].fd)
+        if left > 0:
+            queued += <uint32_t>left
+    if queued == 0 or queued == flow.unacknowledged:
+        return False
+    flow.unacknowledged = queued
+    flow.active_ns = w.gear.now_ns
+    return True
+
+
+cdef inline Reason flow_overdue(Worker* w, const Flow* flow) noexcept nogil:
+    """The time-out that has passed, NO_REASON when none has. A reset that is being passed on has its own patience."""
+    cdef const Settings* settings = w.settings
+    cdef uint64_t now = w.gear.now_ns
+    if flow.phase == DIALLING:
+        return CONNECT_TIMEOUT if passed(now, after(flow.started_ns, settings.connect_timeout_ns)) else NO_REASON
+    if flow_resetting(flow):
+        return NO_REASON
+    if flow_half_closed(flow) and passed(now, after(flow.active_ns, settings.half_close_timeout_ns)):
+        return HALF_CLOSE_TIMEOUT
+    return IDLE if passed(now, after(flow.active_ns, settings.idle_timeout_ns)) else NO_REASON
+
+
 cdef inline void flow_expire(Worker* w, Flow* flow) noexcept nogil:
     """Its entry came up on the wheel: end the flow, or look again later."""
-    cdef Settings* settings = w.settings
-    cdef uint64_t now = w.gear.now_ns
+    cdef Reason overdue = flow_overdue(w, flow)
     cdef int h
-    if flow.phase == DIALLING:
-        if passed(now, after(flow.started_ns, settings.connect_timeout_ns)):
-            flow_close(w, flow, CONNECT_TIMEOUT)
-            return
-    elif flow_half_closed(flow) and passed(now, after(flow.active_ns, settings.half_close_timeout_ns)):
-        flow_close(w, flow, HALF_CLOSE_TIMEOUT)
-        return
-    elif passed(now, after(flow.active_ns, settings.idle_timeout_ns)):
-        flow_close(w, flow, IDLE)
+    if overdue != NO_REASON and (flow.phase == DIALLING or not flow_delivers(w, flow)):
+        flow_close(w, flow, overdue)
         return
     for h in range(2):
-        if half_stuck(flow, h) and now >= flow.active_ns + RESET_PATIENCE_NS:
+        if half_stuck(flow, h) and w.gear.now_ns >= flow.active_ns + RESET_PATIENCE_NS:
             side_give_up(w, flow, h)
     if flow_resetting(flow):
         queue_push(w, flow)

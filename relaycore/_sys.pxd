@@ -260,7 +260,8 @@ cdef inline int sys_diag_open() noexcept nogil:
 
 
 cdef inline bint sys_diag_held(
-    int fd, int family, const uint8_t* local, const uint8_t* remote, size_t size, uint16_t local_port, uint16_t remote_port
+    int fd, uint32_t sequence, int family, const uint8_t* local, const uint8_t* remote, size_t size, uint16_t local_port,
+    uint16_t remote_port,
 ) noexcept nogil:
     """Whether this namespace has a TCP socket with exactly these ends, in any state; ports in network order. False when unknown.
 
@@ -273,6 +274,7 @@ cdef inline bint sys_diag_held(
     question.header.nlmsg_len = sizeof(DiagQuestion)
     question.header.nlmsg_type = <uint16_t>SOCK_DIAG_BY_FAMILY
     question.header.nlmsg_flags = <uint16_t>NLM_F_REQUEST
+    question.header.nlmsg_seq = sequence
     question.request.sdiag_family = <uint8_t>family
     question.request.sdiag_protocol = <uint8_t>IPPROTO_TCP
     question.request.id.idiag_sport = local_port
@@ -283,6 +285,8 @@ cdef inline bint sys_diag_held(
     if sys_send(fd, &question, sizeof(DiagQuestion), 0) < 0:
         return False
     n = sys_recv(fd, answer, sizeof(answer), 0)
+    while n >= <ssize_t>sizeof(nlmsghdr) and (<nlmsghdr*>answer).nlmsg_seq != sequence:     # left over from a question that failed
+        n = sys_recv(fd, answer, sizeof(answer), 0)
     if n < <ssize_t>(sizeof(nlmsghdr) + sizeof(inet_diag_msg)) or (<nlmsghdr*>answer).nlmsg_type != SOCK_DIAG_BY_FAMILY:
         return False
     # The look-up falls back to a listener of the local port: that one holds no pair of ends.

@@ -92,6 +92,12 @@ cdef inline void wheel_put(Wheel* wheel, uint32_t i, uint64_t deadline_ns) noexc
     wheel.count += 1
 
 
+cdef inline void wheel_catch_up(Wheel* wheel, uint64_t now_ns) noexcept nogil:
+    """After a sleep with nothing on the wheel: what is put on it next is not measured from before the sleep."""
+    if wheel.count == 0:
+        wheel.done = now_ns >> TICK_BITS
+
+
 cdef inline uint32_t wheel_pop(Wheel* wheel, uint64_t now_ns) noexcept nogil:
     """An entry whose tick has come, taken off the wheel; NO_ENTRY when there is none."""
     cdef uint64_t now = now_ns >> TICK_BITS

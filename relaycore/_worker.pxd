@@ -14,22 +14,22 @@
 
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
 
-from relaycore._accept cimport ACCEPT_BATCH, accept_end, accept_pause_look, accept_some
+from relaycore._accept cimport ACCEPT_BATCH, accept_end, accept_goes_on, accept_pause_look, accept_some, accept_stop
 from relaycore._atomic cimport atomic_add, atomic_load, atomic_release, atomic_swap
 from relaycore._check cimport RELAY_CHECK, RELAY_DEBUG
 from relaycore._close cimport flow_close
 from relaycore._core cimport BATCH_EVENTS, TOKEN_BELL, Worker, queue_pop, queue_push
 from relaycore._flow cimport (
-    ANNOUNCED, CLOSED, DIALLING, FAILED, FREE, HUP, RDHUP, READABLE, RELAYING, UNWATCHED, URGENT, WRITABLE, Flow,
+    ANNOUNCED, CLOSED, DIALLING, FAILED, HUP, RDHUP, READABLE, RELAYING, URGENT, WRITABLE, Flow,
 )
-from relaycore._libc cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, epoll_event
-from relaycore._mailbox cimport CARRY_ON, STOP, Settings, Snapshot, mailbox_open, settings_free
+from relaycore._libc cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP
+from relaycore._mailbox cimport CARRY_ON, STOP, Settings, Snapshot, mailbox_hush, settings_free
 from relaycore._stats cimport COUNT_TURNS, DRAINED, count
 from relaycore._step cimport flow_expire, flow_schedule, flow_step
 from relaycore._sweep cimport sweep
 from relaycore._sys cimport sys_block_signals, sys_epoll_wait, sys_eventfd_ring, sys_now_ns
 from relaycore._table cimport table_bury, table_find, table_reap
-from relaycore._wheel cimport NO_ENTRY, wheel_next_ns, wheel_pop
+from relaycore._wheel cimport NO_ENTRY, wheel_catch_up, wheel_next_ns, wheel_pop
 
 
 cdef inline uint8_t ready_of(uint32_t events) noexcept nogil:
@@ -70,6 +70,7 @@ cdef inline void answer_snapshot(Worker* w) noexcept nogil:
     cdef Snapshot* snapshot = <Snapshot*>atomic_swap(&w.mailbox.snapshot, NULL)
     cdef Flow* flow
     cdef uint32_t i
+    cdef int bell
     if snapshot == NULL:
         return
     for i in range(w.table.touched):
@@ -78,8 +79,9 @@ cdef inline void answer_snapshot(Worker* w) noexcept nogil:
             if snapshot.count < snapshot.capacity:
                 snapshot.flows[snapshot.count] = flow[0]
             snapshot.count += 1
-    atomic_release(&snapshot.answered, 1)
-    sys_eventfd_ring(snapshot.bell)
+    bell = snapshot.bell
+    atomic_release(&snapshot.answered, 1)   # from here on it may be gone
+    sys_eventfd_ring(bell)
 
 
 cdef inline void stop_flows(Worker* w) noexcept nogil:
@@ -93,15 +95,14 @@ cdef inline void stop_flows(Worker* w) noexcept nogil:
 
 cdef inline void read_mail(Worker* w) noexcept nogil:
     cdef uint64_t order
-    mailbox_open(&w.mailbox)
+    mailbox_hush(&w.mailbox)
     take_settings(w)
     answer_snapshot(w)
     order = atomic_load(&w.mailbox.order)
-    if order != CARRY_ON and not w.draining:
+    if order != CARRY_ON:
         w.draining = True
-        accept_end(w)
     if order == STOP:
-        w.stopping = True
+        accept_stop(w)
         stop_flows(w)
 
 
@@ -167,12 +168,15 @@ cdef inline void worker_turn(Worker* w, int timeout_ms) noexcept nogil:
     # Only a descriptor that is no epoll, or memory that is not ours, could make it fail.
     RELAY_CHECK(n >= 0)
     w.gear.now_ns = sys_now_ns()
+    wheel_catch_up(&w.wheel, w.gear.now_ns)
     count(w.stats, COUNT_TURNS)
     take_events(w, n, &mail)
     run_queue(w)
     run_timers(w)
     if mail:
         read_mail(w)
+    if w.draining:
+        accept_end(w)
     table_reap(&w.table)
     if RELAY_DEBUG:
         sweep(w, n)
@@ -181,7 +185,7 @@ cdef inline void worker_turn(Worker* w, int timeout_ms) noexcept nogil:
 cdef inline void worker_run(Worker* w) noexcept nogil:
     """The life of a worker's thread. Ends after DRAIN with the last flow, after STOP at once."""
     sys_block_signals()
-    while not (w.draining and w.table.used == 0):
+    while not (w.draining and w.table.used == 0 and not accept_goes_on(w)):
         worker_turn(w, sleep_ms(w))
     # Nobody may be left waiting for an answer.
     answer_snapshot(w)

@@ -3,7 +3,7 @@
 from tests.faults.case import Case, scenario
 from tests.faults.closing import ends
 from tests.faults.guarding import FAST_KEEPALIVE
-from tests.support.adversity import Hook, link_down, slow_down
+from tests.support.adversity import link_down, lose, shrink_segments, slow_down
 from tests.support.clock import observe
 from tests.support.peers import expect_reset, fill, receive
 from tests.support.traffic import MIB, Stream, exchange, same
@@ -69,19 +69,12 @@ def link_lost(case: Case) -> None:
 def bad_link(case: Case) -> None:
     with case.world() as world:
         outbound = case.way.direction == "outbound"
-        far, link = (world.captured.server, "to-server") if outbound else (world.captured.client, "to-client")
-        size = 4 * MIB
-        if case.variant == "loss":
-            size = 1 * MIB
-            for place, arriving_by in ((far, "eth0"), (world.captured.pod, link)):
-                Hook(place, "filter prerouting -350", f"iifname {arriving_by} meta l4proto tcp numgen random mod 100 < 3 drop")
-        elif case.variant == "small-mss":
-            Hook(far, "filter output 0", "tcp flags & syn == syn tcp option maxseg size set 88")
-            Hook(far, "filter input 0", "tcp flags & syn == syn tcp option maxseg size set 88")
-        else:
-            slow_down(far, "eth0", "50mbit")
-            slow_down(world.captured.pod, link, "50mbit")
+        near, far = world.captured.pod, world.captured.server if outbound else world.captured.client
+        ends_of_link = ((near, "to-server" if outbound else "to-client"), (far, "eth0"))
+        make_bad = {"loss": lose, "small-mss": shrink_segments, "low-bandwidth": slow_down}[case.variant]
+        seen = [make_bad(namespace, link) for namespace, link in ends_of_link]
         world.path.listen()
         client, origin, name = world.path.pair()
-        exchange(client, origin, Stream(11, size), Stream(12, size))
+        exchange(client, origin, Stream(11, 2 * MIB), Stream(12, 2 * MIB))
         assert world.ended(name) == "finished"
+        assert all(packets() > 0 for packets in seen)

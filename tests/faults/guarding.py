@@ -49,6 +49,9 @@ def straight_to_our_own_ports(case: Case) -> None:
                 name = probe(world, "pod", (hosts[case.variant], port))
                 assert world.ended(name) == "loop"
         assert dials.seen() == 0
+        world.path.listen()
+        world.path.pair()
+        assert dials.seen() == 1  # it does count
 
 
 @scenario("not-captured")

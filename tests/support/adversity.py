@@ -5,7 +5,7 @@ Owns: nft tables of its own (never the relay's), links and their rates, the coun
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from tests.support.netns import Namespace
@@ -61,6 +61,33 @@ def link_down(namespace: Namespace, link: str) -> Iterator[None]:
     namespace.ip(f"link set {link} up")
 
 
-def slow_down(namespace: Namespace, link: str, rate: str) -> None:
-    """What leaves by this link goes no faster."""
-    namespace.run(["tc", "qdisc", "add", "dev", link, "root", "tbf", "rate", rate, "burst", "64kb", "latency", "20ms"])
+# Ways to make one end of a link bad. Each returns a function that tells how many packets it has met.
+
+
+def lose(namespace: Namespace, link: str) -> Callable[[], int]:
+    """Three in a hundred packets that arrive by this link are lost."""
+    # Sent one by one: of the large ones that a veth link carries otherwise, too few would meet the rule.
+    namespace.ip(f"link set {link} gso_max_segs 1")
+    return Hook(
+        namespace, "filter prerouting -350", f"iifname {link} meta l4proto tcp numgen random mod 100 < 3 counter name seen drop"
+    ).seen
+
+
+def shrink_segments(namespace: Namespace, link: str) -> Callable[[], int]:
+    """Connections that are made over this link send segments of 88 bytes."""
+    return Hook(
+        namespace,
+        "filter postrouting 0",
+        f"oifname {link} tcp flags & syn == syn tcp option maxseg size set 88 counter name seen",
+    ).seen
+
+
+def slow_down(namespace: Namespace, link: str) -> Callable[[], int]:
+    """What leaves by this link goes at 50 Mbit/s at most."""
+    namespace.run(["tc", "qdisc", "add", "dev", link, "root", "tbf", "rate", "50mbit", "burst", "64kb", "latency", "20ms"])
+
+    def packets() -> int:
+        listed = json.loads(namespace.run(["tc", "-s", "-j", "qdisc", "show", "dev", link]).stdout)
+        return int(listed[0]["packets"])
+
+    return packets
