@@ -18,7 +18,7 @@ from relaycore._accept cimport ACCEPT_BATCH, accept_end, accept_goes_on, accept_
 from relaycore._atomic cimport atomic_add, atomic_load, atomic_release, atomic_swap
 from relaycore._check cimport RELAY_CHECK, RELAY_DEBUG
 from relaycore._close cimport flow_close
-from relaycore._core cimport BATCH_EVENTS, TOKEN_BELL, Worker, queue_pop, queue_push
+from relaycore._core cimport BATCH_EVENTS, TOKEN_BELL, TOKEN_SOCKET, Worker, queue_pop, queue_push, special_token
 from relaycore._flow cimport (
     ANNOUNCED, CLOSED, DIALLING, FAILED, HUP, RDHUP, READABLE, RELAYING, URGENT, WRITABLE, Flow,
 )
@@ -106,23 +106,43 @@ cdef inline void read_mail(Worker* w) noexcept nogil:
         stop_flows(w)
 
 
-cdef inline void take_events(Worker* w, int n, bint* mail) noexcept nogil:
+cdef struct News:               # what a batch of events brought beside readiness
+    bint mail
+    bint callers
+
+
+cdef inline bint is_socket(uint64_t token) noexcept nogil:
+    return token >> 32 == special_token(TOKEN_SOCKET, 0) >> 32
+
+
+cdef inline News take_events(Worker* w, int n) noexcept nogil:
     """Note what each event says. Flows wait for their turn until all events of the batch are noted."""
+    cdef News news
     cdef uint64_t token
     cdef Flow* flow
     cdef int i
+    news.mail = False
+    news.callers = False
     for i in range(n):
         token = w.events[i].data.u64
-        if token >> 63 != 0:
-            if <uint32_t>(token >> 32) & 0x7fffffff == TOKEN_BELL:
-                mail[0] = True
-            else:
-                accept_some(w, <uint32_t>token, ACCEPT_BATCH)
-            continue
-        flow = table_find(&w.table, token)
-        if flow != NULL:
-            flow.side[token & 1].ready |= ready_of(w.events[i].events)
-            queue_push(w, flow)
+        if token == special_token(TOKEN_BELL, 0):
+            news.mail = True
+        elif is_socket(token):
+            news.callers = True
+        else:
+            flow = table_find(&w.table, token)
+            if flow != NULL:
+                flow.side[token & 1].ready |= ready_of(w.events[i].events)
+                queue_push(w, flow)
+    return news
+
+
+cdef inline void take_callers(Worker* w, int n) noexcept nogil:
+    """After the mail: an order to stop comes before those who wait at the door."""
+    cdef int i
+    for i in range(n):
+        if is_socket(w.events[i].data.u64):
+            accept_some(w, <uint32_t>w.events[i].data.u64, ACCEPT_BATCH)
 
 
 cdef inline void run_queue(Worker* w) noexcept nogil:
@@ -163,18 +183,20 @@ cdef inline int sleep_ms(Worker* w) noexcept nogil:
 
 
 cdef inline void worker_turn(Worker* w, int timeout_ms) noexcept nogil:
-    cdef bint mail = False
+    cdef News news
     cdef int n = sys_epoll_wait(w.epoll, w.events, BATCH_EVENTS, timeout_ms)
     # Only a descriptor that is no epoll, or memory that is not ours, could make it fail.
     RELAY_CHECK(n >= 0)
     w.gear.now_ns = sys_now_ns()
     wheel_catch_up(&w.wheel, w.gear.now_ns)
     count(w.stats, COUNT_TURNS)
-    take_events(w, n, &mail)
+    news = take_events(w, n)
+    if news.mail:
+        read_mail(w)
+    if news.callers:
+        take_callers(w, n)
     run_queue(w)
     run_timers(w)
-    if mail:
-        read_mail(w)
     if w.draining:
         accept_end(w)
     table_reap(&w.table)

@@ -1,30 +1,17 @@
 """Any script of sends, half-closes, resets and pauses gives the same trace directly and through the relay."""
 
 import os
-import socket
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from relaycore import Engine, Settings
 from tests.property.traces import Saw, Step, run_script
+from tests.support.bench import Bench
 
 EXAMPLES = int(os.environ.get("RELAY_EXAMPLES", "500"))
 
-SETTINGS = Settings(
-    max_flows=64,
-    connect_timeout_ms=5000,
-    idle_timeout_ms=0,
-    half_close_timeout_ms=0,
-    keepalive_time_s=0,
-    keepalive_interval_s=1,
-    keepalive_probes=1,
-    mark=0,
-    access=True,
-    own_networks=["127.0.0.0/8", "::1/128"],
-)
 # The sizes are those at which something changes: one byte, a COPY buffer, a pipe, a turn, more than both sockets hold.
 TUNINGS = {
     "default": ({}, [1, 100, 16_384, 65_536, 131_072, 262_145, 1_000_000, 9_000_000]),
@@ -34,37 +21,11 @@ TUNINGS = {
 }
 
 
-class Pair:
-    """An engine in front of an origin, and the two ways to connect a client with that origin."""
-
-    def __init__(self, tuning: dict[str, int]) -> None:
-        self.origin = socket.create_server(("127.0.0.1", 0), backlog=16)
-        listener = socket.create_server(("127.0.0.1", 0), backlog=16)
-        listener.setblocking(False)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
-        self.door = listener.getsockname()
-        self.engine = Engine(SETTINGS, workers=1, **tuning)
-        self.engine.add_listener(
-            [listener.detach()], direction=0, capture=2, port=self.door[1], target=self.origin.getsockname()
-        )
-        self.engine.start()
-
-    def connect(self, relayed: bool) -> tuple[socket.socket, socket.socket]:
-        client = socket.create_connection(self.door if relayed else self.origin.getsockname())
-        return client, self.origin.accept()[0]
-
-    def close(self) -> None:
-        self.engine.stop()
-        assert self.engine.join(10)
-        self.origin.close()
-
-
 @pytest.fixture(scope="module", params=TUNINGS)
-def pair(request: pytest.FixtureRequest) -> Iterator[tuple[Pair, list[int]]]:
+def pair(request: pytest.FixtureRequest) -> Iterator[tuple[Bench, list[int]]]:
     tuning, sizes = TUNINGS[request.param]
-    pair = Pair(tuning)
-    yield pair, sizes
-    pair.close()
+    with Bench(tuning) as bench:
+        yield bench, sizes
 
 
 ACTIONS = ["send"] * 6 + ["urgent"] * 2 + ["shut"] * 2 + ["sync"] * 3 + ["reset", "close", "pause", "resume"]
@@ -86,7 +47,7 @@ def ends_alike(one: str, other: str) -> bool:
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
 @given(script=scripts)
 def test_a_script_gives_the_same_trace_directly_and_relayed(
-    pair: tuple[Pair, list[int]], script: list[tuple[int, str, int]]
+    pair: tuple[Bench, list[int]], script: list[tuple[int, str, int]]
 ) -> None:
     """Users would see bytes lost, invented or changed, a FIN for a reset, a reset for a FIN, or a standstill."""
     bench, sizes = pair
