@@ -48,11 +48,13 @@ lint: build ## ruff, mypy, stubtest, cython-lint, codespell
 	PATH=$(BIN):$$PATH $(BIN)/cython-lint relaycore tests/unit
 	$(BIN)/codespell
 
-# What a fresh machine lacks. Nothing is asked of the network when all is there.
+# What a fresh machine lacks. Nothing is asked of the network when all is there, and no server that comes with a package is started.
 packages:
 	@set -e; missing=$$(dpkg-query -W -f '$${Package} $${db:Status-Status}\n' $$(grep -hv '^#' tests/support/debian-packages.txt) gcc python3-venv python3-dev 2>&1 \
 		| sed -n 's/^dpkg-query: no packages found matching //p; s/ \(config-files\|not-installed\|unpacked\|half-.*\)$$//p'); \
-	[ -z "$$missing" ] || { apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; }
+	[ -z "$$missing" ] || { apt-get update -qq; \
+		policy=/usr/sbin/policy-rc.d; [ -e $$policy ] || { printf '#!/bin/sh\nexit 101\n' >$$policy; chmod +x $$policy; trap "rm -f $$policy" EXIT; }; \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; }
 
 $(VENV)/ready: pyproject.toml | packages
 	if command -v uv >/dev/null; then uv venv -q --clear --python $(PYTHON) $(VENV); else $(PYTHON) -m venv --clear $(VENV); fi
