@@ -15,7 +15,7 @@ from sidecar.config.kinds import Kind, Misfit, duration, parse_duration
 from sidecar.config.network_kinds import HIGHEST_PORT, interface
 from sidecar.config.schema import Admin, Log
 from sidecar.errors import USAGE, RelayError
-from sidecar.report.flows import BEGINNING, EQUAL, MOST_ROWS, ORDERS
+from sidecar.report.flows import BEGINNING, EQUAL, MOST_ROWS, ORDERS, VALUES
 
 T = TypeVar("T")
 Arguments = argparse.Namespace
@@ -50,6 +50,18 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(USAGE, f"{self.prog}: {message}; see {self.prog} --help\n")
 
+    def print_help(self, file: object = None) -> None:
+        """On stdout, where a full disk is an error as it is for any answer."""
+        commands.say(self.format_help().rstrip())
+
+
+class Version(argparse.Action):
+    """Prints the version, with the same care as help."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        commands.say(f"relay-sidecar {__version__}")
+        parser.exit()
+
 
 def option(parser: Parser, flag: str, meaning: str, *, default: str, variable: str = "", **settings: object) -> None:
     """A flag whose help always shows its default, and the environment variable that it overrides."""
@@ -64,7 +76,9 @@ def of_kind(kind: Kind[T]) -> Callable[[str], T]:
         try:
             return kind.take(text)
         except Misfit as misfit:
-            raise argparse.ArgumentTypeError(f"expected {misfit.expected or kind.expected}, found {misfit.found}") from None
+            step = f"; {misfit.next_step}" if misfit.next_step else ""
+            told = f"expected {misfit.expected or kind.expected}, found {misfit.found}{step}"
+            raise argparse.ArgumentTypeError(told) from None
 
     return take
 
@@ -84,10 +98,9 @@ def rows(text: str) -> int:
     return int(text)
 
 
-def config_option(parser: Parser) -> None:
-    option(
-        parser, "--config", "the TOML file", default="none: every key has its default", variable="RELAY_CONFIG", metavar="FILE"
-    )
+def config_option(parser: Parser, meaning: str = "the TOML file") -> None:
+    default = "none: every key has its default"
+    option(parser, "--config", meaning, default=default, variable="RELAY_CONFIG", metavar="FILE")
 
 
 def json_option(parser: Parser) -> None:
@@ -95,7 +108,7 @@ def json_option(parser: Parser) -> None:
 
 
 def client_options(parser: Parser) -> None:
-    config_option(parser)
+    config_option(parser, "the TOML file, read only to find admin.socket: the relay keeps the one it was started with")
     default = f"admin.socket of the configuration, {Admin.keys['socket'].default}"
     option(parser, "--socket", "the unix socket of the relay to ask", default=default, metavar="PATH")
     json_option(parser)
@@ -150,7 +163,8 @@ def flows_options(parser: Parser) -> None:
     option(parser, "--sort", "what is greatest first", default="age", choices=tuple(ORDERS))
     option(parser, "--limit", f"show at most so many; 0: {MOST_ROWS}", default="100", type=rows, metavar="N")
     for name in EQUAL:
-        option(parser, f"--{name}", f"only flows with this {name}", default="all", metavar=name.upper())
+        shape = {"choices": VALUES[name]} if name in VALUES else {"metavar": name.upper()}
+        option(parser, f"--{name}", f"only flows with this {name}", default="all", **shape)
     for name in BEGINNING:
         option(parser, f"--{name}", f"only flows whose {name} address begins like this", default="all", metavar="ADDRESS")
 
@@ -181,9 +195,10 @@ COMMANDS = {
     "run": Command(
         "relay in the foreground (the default command)",
         "Bind the listeners and relay until SIGTERM or SIGINT; then take no new connections, let flows\n"
-        "finish for drain_timeout and exit 0. A second signal resets what is left and exits 1. SIGHUP reads\n"
-        "the configuration again. Started as root, it becomes relay.user and keeps CAP_NET_RAW or\n"
-        "CAP_NET_ADMIN alone, if anything. Rules are not touched: without them nothing is captured.",
+        "finish for drain_timeout and exit 0. A second signal resets what is left and exits 1. SIGUSR1 drains\n"
+        "too, but never counts as the second. SIGHUP reads the configuration again. SIGUSR2 and SIGALRM are\n"
+        "ignored. Started as root, it becomes relay.user and keeps CAP_NET_RAW or CAP_NET_ADMIN alone, if\n"
+        "anything. Rules are not touched: without them nothing is captured.",
         run_options,
         commands.run,
     ),
@@ -234,9 +249,7 @@ def make_parser() -> Parser:
         description="A transparent layer-4 relay: captured connections, relayed byte for byte.",
         epilog=f"`relay-sidecar --config relay.toml` is `relay-sidecar run --config relay.toml`.\n\n{EXIT_STATUS}",
     )
-    parser.add_argument(
-        "--version", action="version", version=f"relay-sidecar {__version__}", help="print the version and exit"
-    )
+    parser.add_argument("--version", action=Version, nargs=0, help="print the version and exit")
     subparsers = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=command.summary, description=command.description, epilog=EXIT_STATUS)

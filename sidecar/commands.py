@@ -4,6 +4,7 @@ Owns: stdout of every command but run, as text or JSON.
 Never here: a flag's meaning, an error's line (RelayError goes to cli).
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 
 from sidecar.config import Config, Flags, load_admin, load_config
 from sidecar.config.kinds import write_duration
+from sidecar.config.network_kinds import family_of
 from sidecar.errors import FAILED, Problem, RelayError, reason
 from sidecar.report.flows import BEGINNING, EQUAL
 
@@ -35,6 +37,7 @@ def check(arguments: Namespace) -> int:
     flags = _flags(arguments)
     try:
         config = load_config(flags, os.environ)
+        _check_machine(config)
     except RelayError as error:
         if arguments.json:
             _say_json({"valid": False, "problems": [problem._asdict() for problem in error.problems]})
@@ -46,8 +49,22 @@ def check(arguments: Namespace) -> int:
         _say_json({"valid": True, "warnings": warnings, "configuration": _effective(config)})
     else:
         listeners = ", ".join(f"{listener.name} {listener.port} {listener.capture}" for listener in config.listeners)
-        _say(f"{config.file or 'defaults'}: valid: {listeners}")
+        say(f"{config.file or 'defaults'}: valid: {listeners}")
     return 0
+
+
+def _check_machine(config: Config) -> None:
+    """What this machine tells without a bind or a look-up."""
+    from sidecar.addresses import own_networks
+    from sidecar.listeners import check_interface
+    from sidecar.target import refuse_own_listener, resolve_target
+
+    check_interface(config.interface)
+    if config.relay.target and family_of(config.relay.target.host):
+        target = resolve_target(config)
+        with contextlib.suppress(OSError):  # no rtnetlink in a sandbox: run will tell
+            if target:
+                refuse_own_listener(config, target, own_networks())
 
 
 def wait(arguments: Namespace) -> int:
@@ -92,8 +109,8 @@ def flows(arguments: Namespace) -> int:
 def reload(arguments: Namespace) -> int:
     """Let the relay read its configuration again."""
     answer = _ask(_socket_path(arguments), "reload")
-    lines = [f"{what}: {', '.join(keys) or 'nothing'}" for what, keys in answer.items()]
-    _show(arguments, answer, "\n".join(lines))
+    changes = [f"{what}: {', '.join(keys) or 'nothing'}" for what, keys in answer.items() if what != "file"]
+    _show(arguments, answer, "\n".join([f"read again: {answer.get('file') or 'no file'}", *changes]))
     return 0
 
 
@@ -146,14 +163,15 @@ def _show(arguments: Namespace, facts: Facts, text: str) -> None:
     if arguments.json:
         _say_json(facts)
     else:
-        _say(text)
+        say(text)
 
 
 def _say_json(facts: Facts) -> None:
-    _say(json.dumps(facts))
+    say(json.dumps(facts))
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Print it on stdout; RelayError when stdout does not take it."""
     try:
         sys.stdout.write(f"{text}\n")
         sys.stdout.flush()

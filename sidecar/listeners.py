@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from sidecar.config import Config, Endpoint, Listener
 from sidecar.config.network_kinds import family_of
-from sidecar.errors import FAILED, Problem, RelayError
+from sidecar.errors import BAD_CONFIG, FAILED, Problem, RelayError
 from sidecar.holders import explained
 from sidecar.inherited import Inherited
 
@@ -51,7 +51,7 @@ class Bound(NamedTuple):
 
 def open_listeners(config: Config, workers: int, inherited: Sequence[Inherited], warn: Warn) -> list[Bound]:
     """Bind every listener, then listen on all. RelayError tells every problem; then nothing stays open."""
-    _check_interface(config.interface)
+    check_interface(config.interface)
     families = _families(config, warn)
     problems: list[Problem] = []
     status = FAILED
@@ -78,10 +78,11 @@ def open_listeners(config: Config, workers: int, inherited: Sequence[Inherited],
     return bound
 
 
-def _check_interface(name: str) -> None:
+def check_interface(name: str) -> None:
+    """RelayError (78) when --interface names none of this machine; "" is none."""
     known = [known for _, known in socket.if_nameindex()]
     if name and name not in known:
-        raise RelayError(Problem("--interface", f"one of {', '.join(known)}", name))
+        raise RelayError(Problem("--interface", f"one of {', '.join(known)}", name), exit_status=BAD_CONFIG)
 
 
 def _families(config: Config, warn: Warn) -> Sequence[Place]:

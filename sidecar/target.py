@@ -7,11 +7,11 @@ Never here: a look-up while flows run; a target for a captured connection.
 import socket
 from collections.abc import Sequence
 
-from relaycore import Address
 from sidecar.config import Config
 from sidecar.config.network_kinds import canonical, family_of
 from sidecar.errors import BAD_CONFIG, Problem, RelayError
 
+Address = tuple[str, int]
 MAPPED = "::ffff:"  # an IPv4 address in IPv6 clothes
 
 

@@ -18,11 +18,16 @@ import struct
 from collections.abc import Callable, Mapping
 
 from sidecar.admin.service import MOST_CLIENTS
+from sidecar.config.kinds import write_duration
+from sidecar.config.schema import Admin
 from sidecar.errors import FAILED, Problem, RelayError, reason
+from sidecar.users import user_of
 
 Arguments = Mapping[str, object]
 Commands = Mapping[str, Callable[[Arguments], object]]
 
+OWN_DIRECTORY = os.path.dirname(str(Admin.keys["socket"].default))
+DEAD = "the socket of a relay that is dead"
 PEER_CREDENTIALS = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 
 
@@ -93,6 +98,9 @@ def ask(path: str, command: str, arguments: Arguments, seconds: float) -> dict[s
             sock.sendall(_line({"command": command, **arguments}))
             with sock.makefile("rb") as answer:
                 told = json.loads(answer.readline() or b"{}")
+    except TimeoutError:
+        found = f"connected, but no answer within {write_duration(round(seconds * 1000))}"
+        raise RelayError(Problem(path, "a relay that answers", found)) from None
     except OSError as error:
         step = (
             "is it running? --socket names another one" if error.errno != errno.EACCES else "ask as root or as the relay's user"
@@ -111,11 +119,30 @@ def ask(path: str, command: str, arguments: Arguments, seconds: float) -> dict[s
 
 
 def prepare_directory(path: str, uid: int, gid: int) -> None:
-    """Make the directory of the socket, for the relay's user, while it can still be made. An existing one stays as it is."""
+    """Make the directory of the socket, for the relay's user, while it can still be made. An existing one stays as it is,
+    but for the default one: what another user's relay has left there is taken over."""
     directory = os.path.dirname(path)
     with contextlib.suppress(OSError):  # open_socket() will say what is missing
-        os.mkdir(directory, 0o755)
-        os.chown(directory, uid, gid, follow_symlinks=False)
+        try:
+            os.mkdir(directory, 0o755)
+            os.chown(directory, uid, gid, follow_symlinks=False)
+        except FileExistsError:
+            if directory == OWN_DIRECTORY and os.geteuid() == 0:
+                _take_over(directory, os.path.basename(path), uid, gid)
+
+
+def _take_over(directory: str, name: str, uid: int, gid: int) -> None:
+    """Give the directory to the relay's user, if it holds nothing but a dead socket of this name."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        entries = os.listdir(descriptor)
+        unused = not entries or (entries == [name] and _holder(os.path.join(directory, name)) == DEAD)
+        if unused and os.fstat(descriptor).st_uid != uid:
+            for entry in entries:
+                os.unlink(entry, dir_fd=descriptor)  # the relay's user could not ask whether it is dead
+            os.fchown(descriptor, uid, gid)
+    finally:
+        os.close(descriptor)
 
 
 def open_socket(where: str, path: str) -> socket.socket:
@@ -129,7 +156,10 @@ def open_socket(where: str, path: str) -> socket.socket:
         sock.listen(MOST_CLIENTS)
     except OSError as error:
         sock.close()
-        raise RelayError(Problem(where, f"to listen on {path}", reason(error), "choose another path")) from None
+        step = "choose another path"
+        if isinstance(error, FileNotFoundError | PermissionError):
+            step = f"make it for the user first: install -d -o {os.geteuid()} -g {os.getegid()} {os.path.dirname(path)}"
+        raise RelayError(Problem(where, f"to listen on {path}", reason(error), step)) from None
     except RelayError:
         sock.close()
         raise
@@ -147,20 +177,31 @@ def _check_directory(where: str, directory: str) -> None:
     """Whoever can rename in the directory can put a socket of his own there, and hear what is asked."""
     status = os.lstat(directory)
     writable = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not status.st_mode & stat.S_ISVTX
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid not in (0, os.geteuid()) or writable:
+    strange = status.st_uid not in (0, os.geteuid())
+    if not stat.S_ISDIR(status.st_mode) or strange or writable:
         found = f"user {status.st_uid}, mode {stat.S_IMODE(status.st_mode):04o}"
-        raise RelayError(Problem(where, f"{directory} to be a directory that only root and the relay's user may change", found))
+        step = "remove it, or " + (f"chown it to {user_of(os.geteuid()).name}" if strange else "chmod go-w")
+        expected = f"{directory} to be a directory that only root and the relay's user may change"
+        raise RelayError(Problem(where, expected, found, step))
 
 
 def _remove_stale(where: str, path: str) -> None:
+    holder = _holder(path)
+    if holder == DEAD:
+        os.unlink(path)
+    elif holder:
+        raise RelayError(Problem(where, f"to listen on {path}", holder, "choose another path"))
+
+
+def _holder(path: str) -> str:
+    """What stands at the path: "" for nothing."""
     try:
         is_socket = stat.S_ISSOCK(os.lstat(path).st_mode)
     except FileNotFoundError:
-        return
+        return ""
     if not is_socket:
-        raise RelayError(Problem(where, f"nothing or a socket at {path}", "another file", "choose another path"))
+        return "another file"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
         answer = probe.connect_ex(path)
-    if answer != errno.ECONNREFUSED:
-        raise RelayError(Problem(where, f"to listen on {path}", "a relay that is alive there", "choose another path"))
-    os.unlink(path)
+    dead_or_hidden = {errno.ECONNREFUSED: DEAD, errno.EACCES: "another user's socket"}
+    return dead_or_hidden.get(answer, "a relay that is alive there")

@@ -123,11 +123,12 @@ def duration(low: str, high: str, *, zero: str = "", whole_seconds: bool = False
     low_ms, high_ms = parse_duration(low), parse_duration(high)
 
     def take(value: object) -> int:
-        text = text_of(value, number_hint='give it a unit, as in "{}s"')
+        hint = 'give it a unit, as in "{}s"'
+        text = text_of(value, number_hint=hint)
         try:
             number = parse_duration(text)
         except ValueError:
-            raise Misfit(shown(text)) from None
+            raise Misfit(shown(text), next_step=hint.format(text) if text.isdecimal() else "") from None
         in_range = low_ms <= number <= high_ms or (number == 0 and zero)
         if not in_range or (whole_seconds and number % 1000):
             raise Misfit(shown(text))

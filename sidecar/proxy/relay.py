@@ -98,6 +98,8 @@ class Relay:
             if number == signal.SIGHUP:
                 with contextlib.suppress(RelayError):  # told already; the old configuration goes on
                     self._reload()
+            elif number == signal.SIGUSR1:  # an order, as `drain` is: it never counts as the second signal
+                self._drain(signal.Signals(number).name)
             elif number in (signal.SIGTERM, signal.SIGINT):
                 self._signals_to_end += 1
                 if self._signals_to_end == 1:
@@ -251,7 +253,7 @@ class Relay:
         return {"live": len(flows), "matching": len(chosen), "flows": chosen[: query.limit or MOST_ROWS]}
 
     def _answer_reload(self, _: Arguments) -> object:
-        return self._reload()._asdict()
+        return {"file": self._config.file or None, **self._reload()._asdict()}
 
     def _answer_drain(self, _: Arguments) -> object:
         self._drain("admin")

@@ -7,7 +7,8 @@ Never here: what a signal does (relay); anything in a handler but being called.
 import signal
 import socket
 
-HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+IGNORED = (signal.SIGUSR2, signal.SIGALRM)  # nothing here sends them: a stray one must not kill without a record
 PENDING_SIGNALS = 512  # read at once; equal ones coalesce anyway
 
 
@@ -21,6 +22,8 @@ class Signals:
         signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         for number in HANDLED:
             signal.signal(number, _woken)
+        for number in IGNORED:
+            signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # as PID 1 we inherit orphans: the kernel then reaps them
 
     def fileno(self) -> int:

@@ -4,6 +4,7 @@ Owns: that order (each step says why it stands where it stands) and everything t
 Never here: a thread before the privileges are gone; a connection (relay starts the workers).
 """
 
+import errno
 import importlib
 import os
 import socket
@@ -31,11 +32,12 @@ from sidecar.privileges import (
 )
 from sidecar.proxy.facts import Limits, Shown
 from sidecar.proxy.settings import engine_settings, flow_capacity, worker_count
-from sidecar.proxy.target import refuse_own_listener, resolve_target
 from sidecar.report import Fields, Report
+from sidecar.target import refuse_own_listener, resolve_target
 
 # Imported while the interpreter's directory is readable for sure; at another user's start they are left until they are needed.
 LATER_IMPORTS = ("difflib", "setproctitle")
+MORE_FILES = "raise the limit on open files (ulimit -n)"
 
 
 class Started(NamedTuple):
@@ -87,6 +89,7 @@ def start(config: Config, report: Report) -> Started:
         report.warn(Problem(config.file, expected, "one that it cannot", "reload will fail"))
     open_files = raise_open_files()
     capacity = flow_capacity(config, open_files, sum(len(listener.sockets) for listener in bound))
+    _warn_of_few_files(config, open_files, capacity, report)
     settings = engine_settings(config, report.access, capacity, mark, networks)
     engine = _engine(config, settings, workers, capacity)
     _hand_over(engine, bound, target)
@@ -166,6 +169,14 @@ def _capability(config: Config, report: Report) -> tuple[str, int]:
     return (name if needs.dial else ""), needs.mark
 
 
+def _warn_of_few_files(config: Config, open_files: int, capacity: int, report: Report) -> None:
+    """A number that was asked for is missed; that the default is cut, the start record tells."""
+    wanted = config.relay.max_flows
+    if "max_flows" in config.relay.given and capacity < wanted:
+        found = f"a limit of {open_files}, enough for {capacity} flows"
+        report.warn(Problem(config.where("relay.max_flows"), f"open files for {wanted} flows", found, MORE_FILES))
+
+
 def _engine(config: Config, settings: Settings, workers: int, capacity: int) -> Engine:
     relay = config.relay
     try:
@@ -173,7 +184,8 @@ def _engine(config: Config, settings: Settings, workers: int, capacity: int) -> 
             settings, workers=workers, max_pipes=relay.max_pipes, max_pending_bytes=relay.max_pending, table_flows=capacity
         )
     except (OSError, ValueError, MemoryError) as error:
-        raise RelayError(Problem("engine", "memory and descriptors", str(error) or "no memory")) from None
+        step = MORE_FILES if isinstance(error, OSError) and error.errno == errno.EMFILE else ""
+        raise RelayError(Problem("engine", "memory and descriptors", str(error) or "no memory", step)) from None
 
 
 def _hand_over(engine: Engine, bound: Sequence[Bound], target: Address | None) -> None:

@@ -24,6 +24,12 @@ ORDERS: Mapping[str, Callable[[Row], int]] = {
 # Fields that must be equal, and fields that must begin with what is asked for: "10.0.0." or "[fd00::2]:".
 EQUAL = ("listener", "direction", "phase", "lane")
 BEGINNING = ("client", "origin")
+# The values of fields that have few.
+VALUES: Mapping[str, Sequence[str]] = {
+    "direction": ("outbound", "inbound", "gateway"),
+    "phase": ("dialling", "relaying", "closed"),
+    "lane": ("copy", "splice", "element"),
+}
 
 HEADINGS = ("FLOW", "LISTENER", "PHASE", "LANE", "CLIENT", "ORIGIN", "SENT", "RECEIVED", "PENDING", "AGE", "IDLE")
 FIGURES = ("FLOW", "SENT", "RECEIVED", "PENDING", "AGE", "IDLE")

@@ -138,6 +138,42 @@ def test_the_directory_is_made_for_the_relays_user(tmp_path: Path, monkeypatch: 
     assert len(given) == 1
 
 
+@pytest.mark.parametrize(
+    ("left", "taken"), [("nothing", True), ("a dead socket", True), ("a live socket", False), ("a file", False)]
+)
+def test_what_another_users_relay_left_is_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: str, taken: bool
+) -> None:
+    """After a change of relay.user the relay could not be asked; or the directory of a live one would change hands."""
+    path = str(tmp_path / "admin.sock")
+    live = open_socket("admin.socket", path) if "socket" in left else None
+    if left == "a dead socket" and live:
+        live.close()
+    if left == "a file":
+        Path(tmp_path / "precious").touch()
+    given: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "fchown", lambda _, *ids: given.append(ids))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    prepare_directory(path, tmp_path.stat().st_uid + 1, 1338)
+    assert given == []
+    monkeypatch.setattr(module, "OWN_DIRECTORY", str(tmp_path))
+    prepare_directory(path, tmp_path.stat().st_uid, 1338)
+    assert given == []
+    prepare_directory(path, tmp_path.stat().st_uid + 1, 1338)
+    assert given == ([(tmp_path.stat().st_uid + 1, 1338)] if taken else [])
+    assert Path(path).exists() == (left == "a live socket")
+    if live:
+        live.close()
+
+
+def test_a_directory_that_is_missing_comes_with_the_command_that_makes_it(tmp_path: Path) -> None:
+    """A user would read "choose another path", and every command would need --socket from then on."""
+    with pytest.raises(RelayError) as caught:
+        open_socket("admin.socket", str(tmp_path / "run" / "admin.sock"))
+    make = f"install -d -o {os.geteuid()} -g {os.getegid()} {tmp_path}/run"
+    assert str(caught.value).endswith(f"; make it for the user first: {make}")
+
+
 def test_the_file_is_removed_at_the_end_if_it_is_ours(tmp_path: Path) -> None:
     """A relay that ends late would remove the socket of its successor."""
     path = str(tmp_path / "admin.sock")
@@ -216,7 +252,7 @@ def test_a_relay_that_is_stuck_is_told(tmp_path: Path) -> None:
     path = str(tmp_path / "s")
     over = threading.Event()
     thread = served(path, lambda _: over.wait(10))  # type: ignore[arg-type,return-value]
-    with pytest.raises(RelayError, match="found timed out"):
+    with pytest.raises(RelayError, match=r"found connected, but no answer within 10ms$"):
         ask(path, "x", {}, 0.01)
     over.set()
     thread.join()

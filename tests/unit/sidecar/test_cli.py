@@ -57,7 +57,10 @@ def test_without_a_command_it_is_run(monkeypatch: pytest.MonkeyPatch, argv: list
         (["--log-level", "loud"], 'argument --log-level: expected "debug", "info", "warn" or "error", found "loud"'),
         (["--log-lev", "info"], "unrecognized arguments: --log-lev info"),
         (["bogus"], "invalid choice: 'bogus'"),
-        (["wait", "--timeout", "5"], "argument --timeout: expected a duration"),
+        (["wait", "--timeout", "5"], 'expected a duration from "0s" to "24h", found "5"; give it a unit, as in "5s"; see '),
+        (["flows", "--lane", "fast"], "argument --lane: invalid choice: 'fast' (choose from 'copy', 'splice'"),
+        (["flows", "--phase", "x"], "argument --phase: invalid choice"),
+        (["flows", "--direction", "x"], "argument --direction: invalid choice"),
         (["flows", "--limit", "-1"], "argument --limit: expected"),
         (["flows", "--sort", "colour"], "argument --sort: invalid choice"),
         (["stats", "--ports", "1"], "unrecognized arguments: --ports 1"),
@@ -134,6 +137,28 @@ def test_check_tells_warnings_on_stderr(
     assert err.startswith("warning: environment: TARGET_ADDR: expected a listener")
 
 
+@pytest.mark.parametrize(
+    ("text", "argv", "told"),
+    [
+        ("", ["--interface", "nowhere0"], "--interface: expected one of lo"),
+        ('relay.target = "127.0.0.1:15006"\n', [], "relay.target: expected another place than this relay"),
+        ('relay.target = "[::ffff:127.0.0.1]:15006"\n', [], "relay.target: expected another place than this relay"),
+    ],
+)
+def test_check_refuses_what_run_would(
+    capsys: pytest.CaptureFixture[str], write_config: WriteConfig, text: str, argv: list[str], told: str
+) -> None:
+    """A configuration would pass the gate and fail in production."""
+    assert main(["check", "--config", write_config(text), *argv]) == 78
+    assert told in capsys.readouterr().err
+
+
+def test_check_resolves_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A build machine without the cluster's names could not check a configuration."""
+    monkeypatch.setenv("TARGET_ADDR", "no-such-name.invalid:1")
+    assert main(["check"]) == 0
+
+
 @pytest.mark.parametrize("command", ["stats", "flows", "reload", "drain"])
 def test_a_relay_that_does_not_run_is_told(capsys: pytest.CaptureFixture[str], command: str, write_config: WriteConfig) -> None:
     """A user would read a traceback."""
@@ -179,10 +204,11 @@ def run(*argv: str, stdout: int) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run([sys.executable, "-m", "sidecar", *argv], stderr=subprocess.PIPE, stdout=stdout, check=False)
 
 
-def test_an_answer_that_cannot_be_written_is_an_error() -> None:
+@pytest.mark.parametrize("argv", [["check"], ["--help"], ["run", "--help"], ["--version"]], ids=" ".join)
+def test_an_answer_that_cannot_be_written_is_an_error(argv: list[str]) -> None:
     """`relay-sidecar check > full-disk` would succeed, or print a traceback."""
     with open("/dev/full", "w") as full:
-        done = run("check", stdout=full.fileno())
+        done = run(*argv, stdout=full.fileno())
     assert (done.returncode, done.stderr) == (1, b"stdout: expected to take the answer, found No space left on device\n")
 
 

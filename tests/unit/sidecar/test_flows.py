@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from relaycore import DIRECTIONS, LANES, PHASES
 from sidecar.errors import RelayError
-from sidecar.report.flows import MOST_ROWS, Query, parse_query, select, table
+from sidecar.report.flows import MOST_ROWS, VALUES, Query, parse_query, select, table
 from sidecar.report.stats import page
 from sidecar.report.tables import human_bytes, human_time
 
@@ -27,6 +28,11 @@ ROW: dict[str, Any] = {
     "connect_ms": 0.5,
     "half_closed": None,
 }
+
+
+def test_the_values_that_help_lists_are_the_engines() -> None:
+    """`flows --phase` would refuse a phase that flows are in."""
+    assert {"direction": DIRECTIONS, "phase": PHASES, "lane": LANES} == VALUES
 
 
 def row(flow: int, **fields: object) -> dict[str, Any]:

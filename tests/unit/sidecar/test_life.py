@@ -153,12 +153,40 @@ def test_access_records_can_be_turned_off_while_running(origin: Origin) -> None:
     """A busy relay would have to be restarted to make its log smaller."""
     with running(origin) as relay:
         change(relay, "log", access=False)
-        assert command(relay, "reload").stdout == "applied: log.access\nrestart: nothing\nrules: nothing\n"
+        told = f"read again: {relay.config_path}\napplied: log.access\nrestart: nothing\nrules: nothing\n"
+        assert command(relay, "reload").stdout == told
         for end in flow(relay, origin):
             end.close()
         assert eventually(lambda: relay.ask("stats")["listeners"][0]["closed"] == {"finished": 1})
         relay.finish()
         assert not [record for record in relay.records.all() if record["event"] == "access"]
+
+
+def test_stray_signals_end_nothing_and_a_soft_stop_is_no_second_signal(origin: Origin) -> None:
+    """A signal meant for another program would cut every connection without a record."""
+    with running(origin) as relay:
+        client, peer = flow(relay, origin)
+        for number in (signal.SIGUSR2, signal.SIGALRM, signal.SIGUSR1):
+            relay.signal(number)
+        relay.await_records(1, event="drain", cause="SIGUSR1", live=1)
+        relay.signal(signal.SIGTERM)
+        exchange(client, peer)
+        client.close()
+        peer.close()
+        assert relay.exit_status() == 0
+
+
+@pytest.mark.parametrize("limit", [0, 50_000])
+def test_flows_that_the_limit_on_open_files_forbids_are_told(origin: Origin, limit: int) -> None:
+    """Who asked for many flows would get fewer and not know why; who asked for nothing would be warned."""
+    tables = {"relay": {"max_flows": limit}} if limit else {}
+    with running(origin, tables, launcher=("sh", "-c", 'ulimit -n 1024; exec "$@"', "sh")) as relay:
+        (start,) = relay.await_records(1, event="start")
+        assert start["max_flows"] < 512
+        warnings = [record for record in relay.records.all() if record["event"] == "warning"]
+        assert len(warnings) == bool(limit)
+        assert all("relay.max_flows: expected open files for 50000 flows" in record["message"] for record in warnings)
+        relay.finish()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

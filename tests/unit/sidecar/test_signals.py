@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from sidecar.proxy.signals import HANDLED, Signals
+from sidecar.proxy.signals import HANDLED, IGNORED, Signals
 
 
 @pytest.fixture
 def signals() -> Iterator[Signals]:
-    numbers = (*HANDLED, signal.SIGCHLD)
+    numbers = (*HANDLED, *IGNORED, signal.SIGCHLD)
     before = {number: signal.getsignal(number) for number in numbers}
     signals = Signals()
     yield signals

@@ -1,13 +1,13 @@
-"""sidecar.proxy.target: the fixed target, resolved once, and never ourselves."""
+"""sidecar.target: the fixed target, resolved once, and never ourselves."""
 
 import socket
 from typing import Any
 
 import pytest
 
+from sidecar import target as module
 from sidecar.errors import RelayError
-from sidecar.proxy import target as module
-from sidecar.proxy.target import refuse_own_listener, resolve_target
+from sidecar.target import refuse_own_listener, resolve_target
 from tests.unit.sidecar.conftest import Load
 
 OWN = ("127.0.0.0/8", "10.0.0.5/32", "::1/128", "fe80::1/128")
