@@ -9,7 +9,7 @@ import pytest
 from relaycore import REASONS, Engine
 from tests.support.bench import SETTINGS, Bench
 from tests.support.clock import observe
-from tests.support.peers import fill, receive_until_reset, reset
+from tests.support.peers import delivered, fill, receive_until_reset, reset
 
 SIZE = 600_000
 SMALL = 16_384
@@ -40,6 +40,7 @@ def test_a_half_close_timeout_does_not_cut_a_reset_short() -> None:
     with Bench(half_close_timeout_ms=100) as bench:
         client, origin = bench.connect(receive_buffer=SMALL)
         origin.sendall(b"x" * SIZE)
+        delivered(origin)
         reset(origin)
         observe(0.3)
         assert len(receive_until_reset(client)) == SIZE
