@@ -233,5 +233,11 @@ def test_client_commands_do_not_load_the_engine() -> None:
     source = (
         f"import sys; from sidecar.cli import main; main(['check']); print([name for name in {heavy} if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-I", "-c", source], capture_output=True, text=True, check=True)
+    # -S: without an editable install's import hook, which brings modules of its own; the tree and tomli come by the path.
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", f"import sys; sys.path[:0] = {sys.path!r}; {source}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stdout.splitlines()[-1] == "[]"
