@@ -7,7 +7,7 @@
 # Who may touch it: the worker's loop.
 # Never here: a connection that is dialled although its verdict is another.
 
-from libc.errno cimport EAGAIN, EBADF, EINVAL, EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOSPC, ENOTSOCK
+from libc.errno cimport EAGAIN, EBADF, EINVAL, EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOTSOCK
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
@@ -22,8 +22,8 @@ from relaycore._dial cimport count_limit, dial, limit_of, side_register
 from relaycore._flow cimport CLIENT, DIALLING, TPROXY, UNCAPTURED, WRITABLE, Flow, verdict_on
 from relaycore._libc cimport EPOLLIN, EPOLL_CTL_DEL, EPOLL_CTL_MOD, sockaddr_storage
 from relaycore._stats cimport (
-    CLIENT_LEFT, COUNT_ACCEPT_ERRORS, COUNT_ACCEPT_PAUSES, COUNT_FILES_LIMITED, COUNT_FLOWS_LIMITED, COUNT_SHED, ERROR, LIMIT, NO_REASON,
-    Counter, Reason, count,
+    CLIENT_LEFT, COUNTER_COUNT, COUNT_ACCEPT_ERRORS, COUNT_ACCEPT_PAUSES, COUNT_FILES_LIMITED, COUNT_FLOWS_LIMITED,
+    COUNT_SHED, ERROR, LIMIT, NO_REASON, Counter, Reason, count,
 )
 from relaycore._sys cimport sys_accept, sys_close, sys_epoll_set, sys_reset_on_close, sys_socket_error
 from relaycore._table cimport table_take
@@ -106,7 +106,7 @@ cdef inline void flow_begin(Worker* w, Flow* flow) noexcept nogil:
     if error < 0:
         flow.error = <short>-error
         count_limit(w, -error)
-        flow_close(w, flow, LIMIT if error == -ENOMEM or error == -ENOSPC else ERROR)
+        flow_close(w, flow, LIMIT if limit_of(-error) != COUNTER_COUNT else ERROR)
         return
     dial(w, flow)
 

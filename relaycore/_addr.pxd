@@ -42,13 +42,12 @@ cdef inline bint addr_is_v4(const Addr* a) noexcept nogil:
 
 cdef inline bint addr_is_unspecified(const Addr* a) noexcept nogil:
     """0.0.0.0 or ::"""
+    cdef bint v4 = addr_is_v4(a)
     cdef uint32_t i
-    for i in range(10):
+    for i in range(12 if v4 else 0, 16):
         if a.ip[i] != 0:
             return False
-    return (a.ip[10] | a.ip[11] | a.ip[12] | a.ip[13] | a.ip[14] | a.ip[15]) == 0 or (
-        addr_is_v4(a) and (a.ip[12] | a.ip[13] | a.ip[14] | a.ip[15]) == 0
-    )
+    return True
 
 
 cdef inline bint addr_same_ip(const Addr* a, const Addr* b) noexcept nogil:

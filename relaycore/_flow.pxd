@@ -91,7 +91,7 @@ cdef enum:
     URGENT = 16             # an urgent byte was announced and is not yet passed on
     FAILED = 32             # EPOLLERR was seen: the socket has an error that a call will tell
     ANNOUNCED = 64          # EPOLLIN came since the flow's last turn
-    UNWATCHED = 128         # EPOLLIN is dropped in epoll while this side's half is blocked
+    UNWATCHED = 128         # EPOLLIN and EPOLLPRI are dropped in epoll while this side's half is blocked
 
 
 cdef struct Side:

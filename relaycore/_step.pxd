@@ -17,6 +17,7 @@ from relaycore._flow cimport (
     SHUT_SINK, SINK_BROKEN, SOURCE_EOF, SOURCE_RESET, UNWATCHED, Flow, Half, HalfEvent, HalfState, Next, Side, after, earlier,
     flow_half_closed, flow_resetting, half_blocked, half_can_step, half_gives, half_next, lost_by, passed,
 )
+from relaycore._libc cimport EPOLLET, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, EPOLL_CTL_MOD
 from relaycore._mailbox cimport Settings
 from relaycore._move cimport (
     MOVED, Moved, SINK_FAILED, SOURCE_DRY, SOURCE_ENDED, SOURCE_FAILED, half_flush, half_move, half_release, half_rest,
@@ -24,7 +25,6 @@ from relaycore._move cimport (
 from relaycore._stats cimport (
     CONNECT_TIMEOUT, COUNT_RESETS_FORCED, FINISHED, HALF_CLOSE_TIMEOUT, IDLE, NO_REASON, Reason, count,
 )
-from relaycore._libc cimport EPOLLET, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, EPOLL_CTL_MOD
 from relaycore._sys cimport sys_epoll_set, sys_shutdown_write, sys_socket_error, sys_unacknowledged
 from relaycore._table cimport flow_token, table_index
 from relaycore._wheel cimport wheel_put
@@ -102,7 +102,7 @@ cdef inline void half_step(Worker* w, Flow* flow, int h) noexcept nogil:
 
 
 cdef inline void half_watch(Worker* w, Flow* flow, int h, bint wanted) noexcept nogil:
-    """The one exception to registering once: EPOLLIN of a source whose sink is blocked. EPOLLPRI goes with it: every segment wakes both."""
+    """The one exception to registering once: EPOLLIN of a source whose sink is blocked, and EPOLLPRI, since a segment wakes both."""
     cdef uint32_t events = EPOLLOUT | EPOLLRDHUP | EPOLLET
     cdef uint64_t token = flow_token(table_index(&w.table, flow), flow.generation, h)
     if wanted:

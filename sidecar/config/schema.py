@@ -4,7 +4,7 @@ Owns: the key set of etc/relay.toml. Everything that knows a key (reading, help,
 Never here: files, environment, checks of one key against another (load).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar, NamedTuple, TypeVar, cast
 
 from sidecar.config.kinds import Kind, Misfit, array, boolean, choice, duration, integer, pattern, shown, size, text_of
@@ -63,28 +63,22 @@ class Section:
         return {name: key.kind.write(getattr(self, name)) for name, key in self.keys.items()}
 
 
-def _user_kind() -> Kind[Account]:
+def _account_kind(what: str, find: Callable[[str], Account | None], table: str) -> Kind[Account]:
     def take(value: object) -> Account:
-        account = find_user(text_of(value, number_hint=QUOTES))
+        account = find(text_of(value, number_hint=QUOTES))
         if account is None:
-            raise Misfit(shown(value), next_step="a number needs no entry in /etc/passwd")
+            raise Misfit(shown(value), next_step=f"a number needs no entry in {table}")
         return account
 
-    return Kind("the name or number of a user, in quotes", take, lambda account: account.name)
+    return Kind(f"the name or number of a {what}, in quotes", take, lambda account: account.name)
 
 
-def _group_kind() -> Kind[Account]:
-    def take(value: object) -> Account:
-        account = find_group(text_of(value, number_hint=QUOTES))
-        if account is None:
-            raise Misfit(shown(value), next_step="a number needs no entry in /etc/group")
-        return account
-
-    return Kind("the name or number of a group, in quotes", take, lambda account: account.name)
+USER = _account_kind("user", find_user, "/etc/passwd")
+GROUP = _account_kind("group", find_group, "/etc/group")
 
 
 def _uid_kind() -> Kind[int]:
-    numbers, names = integer(0, HIGHEST_ID), _user_kind()
+    numbers, names = integer(0, HIGHEST_ID), USER
 
     def take(value: object) -> int:
         return names.take(value).id if isinstance(value, str) else numbers.take(value)
@@ -105,8 +99,8 @@ def _socket_path_kind() -> Kind[str]:
 class Relay(Section):
     """[relay]: the process and its limits."""
 
-    user = key(_user_kind(), "1337", "who the relay runs as; the rules exempt this user, this group and the mark")
-    group = key(_group_kind(), "1337", "the group that the relay runs as")
+    user = key(USER, "1337", "who the relay runs as; the rules exempt this user, this group and the mark")
+    group = key(GROUP, "1337", "the group that the relay runs as")
     workers = key(integer(0, 256), 0, "threads that move bytes; 0: one per CPU that this process may use")
     max_flows = key(integer(1, 1_000_000), 50000, "flows at once; fewer where the limit on open files is lower", live=True)
     connect_timeout = key(duration("10ms", "1h"), "10s", "how long the origin may take to accept a connection", live=True)
