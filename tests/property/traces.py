@@ -48,6 +48,7 @@ class Player:
     sock: socket.socket
     offset: int = 0  # bytes handed to the kernel, of the endless stream BLOCK BLOCK ...
     to_send: int = 0
+    urgent_at: list[int] = field(default_factory=list)  # offsets of the bytes still to send that are urgent
     received: int = 0
     digest: "hashlib._Hash" = field(default_factory=lambda: hashlib.blake2b(digest_size=8))
     reading: bool = True
@@ -84,11 +85,13 @@ class Player:
         self.received += len(data)
         self.digest.update(data)
 
-    def write(self, flags: int = 0) -> None:
+    def write(self) -> None:
         begin = self.offset % 251
-        piece = BLOCK[begin : begin + min(self.to_send, len(BLOCK) - 251)]
+        urgent = self.urgent_at[:1] == [self.offset]
+        room = 1 if urgent else self.urgent_at[0] - self.offset if self.urgent_at else self.to_send
+        piece = BLOCK[begin : begin + min(room, len(BLOCK) - 251)]
         try:
-            sent = self.sock.send(piece, socket.MSG_NOSIGNAL | flags)
+            sent = self.sock.send(piece, socket.MSG_NOSIGNAL | (socket.MSG_OOB if urgent else 0))
         except BlockingIOError:
             return
         except OSError as error:
@@ -98,6 +101,8 @@ class Player:
             return
         self.offset += sent
         self.to_send -= sent
+        if urgent and sent:
+            self.urgent_at.pop(0)
 
     def shutdown(self) -> None:
         self.shut = True
@@ -208,9 +213,10 @@ def play(players: list[Player], step: Step) -> None:
     if step.action == "send" and not player.shut:
         player.to_send += step.size
         player.write()
-    elif step.action == "urgent" and not player.shut and not player.to_send:
-        player.to_send = 1
-        player.write(socket.MSG_OOB)
+    elif step.action == "urgent" and not player.shut:
+        player.urgent_at.append(player.offset + player.to_send)
+        player.to_send += 1
+        player.write()
     elif step.action == "shut" and not player.shut:
         finish(players, player, peer)
     elif step.action in ("reset", "close") and not (player.shut and peer.shut):  # with both FINs sent there is nothing to reset
