@@ -16,6 +16,8 @@ from relaycore._engine import (
     capabilities,
     prctl,
     set_capabilities,
+    setns,
+    unshare,
 )
 from relaycore._facts import Address, Histogram, LiveFlow, Record, Settings
 
@@ -37,4 +39,6 @@ __all__ = [
     "capabilities",
     "prctl",
     "set_capabilities",
+    "setns",
+    "unshare",
 ]

@@ -33,7 +33,7 @@ from relaycore._pipe cimport BUFFER_BYTES, PIPE_BYTES
 from relaycore._ring cimport Finished, ring_take
 from relaycore._stats cimport COUNTER_COUNT, MAX_LISTENERS, REASON_COUNT
 from relaycore._sys cimport (
-    sys_capget, sys_capset, sys_eventfd, sys_eventfd_clear, sys_eventfd_ring, sys_poll_one, sys_prctl,
+    sys_capget, sys_capset, sys_eventfd, sys_eventfd_clear, sys_eventfd_ring, sys_poll_one, sys_prctl, sys_setns, sys_unshare,
 )
 from relaycore._worker cimport worker_run
 
@@ -303,3 +303,11 @@ def set_capabilities(uint64_t effective, uint64_t permitted, uint64_t inheritabl
 
 def prctl(int option, unsigned long arg2=0, unsigned long arg3=0, unsigned long arg4=0, unsigned long arg5=0):
     return check(sys_prctl(option, arg2, arg3, arg4, arg5), f"prctl {option}")
+
+
+def setns(int fd, int kind):
+    check(sys_setns(fd, kind), "setns")
+
+
+def unshare(int flags):
+    check(sys_unshare(flags), "unshare")

@@ -17,6 +17,7 @@ cdef extern from *:
     #include <pthread.h>
     #include <signal.h>
     #include <time.h>
+    #include <sched.h>
     #include <unistd.h>
     #include <arpa/inet.h>
     #include <netinet/in.h>
@@ -137,6 +138,8 @@ cdef extern from *:
     ssize_t c_send "send"(int fd, const void* buffer, size_t size, int flags) nogil
     int c_setsockopt "setsockopt"(int fd, int level, int name, const void* value, socklen_t size) nogil
     int c_prctl "prctl"(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d) nogil
+    int c_setns "setns"(int fd, int kind) nogil
+    int c_unshare "unshare"(int flags) nogil
     int c_shutdown "shutdown"(int fd, int how) nogil
     int c_socket "socket"(int family, int kind, int protocol) nogil
     ssize_t c_splice "splice"(int source, void* no_offset, int sink, void* no_offset2, size_t size, unsigned int flags) nogil

@@ -16,10 +16,8 @@ from relaycore._libc cimport (
     SYS_capget, SYS_capset, TCP_LISTEN, _LINUX_CAPABILITY_VERSION_3, __user_cap_data_struct, __user_cap_header_struct,
     c_accept4, c_bind, c_clock_gettime, c_close, c_connect, c_epoll_create1, c_epoll_ctl, c_epoll_wait, c_eventfd,
     c_fcntl, c_getsockname, c_getsockopt, c_ioctl, c_mmap, c_munmap, c_pipe2, c_poll, c_prctl, c_pthread_sigmask, c_read,
-    c_recv,
-    c_send, c_setsockopt, c_shutdown, c_sigfillset, c_socket, c_splice, c_syscall, c_write, epoll_event, inet_diag_msg,
-    inet_diag_req_v2,
-    linger_option, nlmsghdr, pollfd, sigset_t, sockaddr, sockaddr_storage, socklen_t, timespec,
+    c_recv, c_send, c_setns, c_setsockopt, c_shutdown, c_sigfillset, c_socket, c_splice, c_syscall, c_unshare, c_write, epoll_event,
+    inet_diag_msg, inet_diag_req_v2, linger_option, nlmsghdr, pollfd, sigset_t, sockaddr, sockaddr_storage, socklen_t, timespec,
 )
 
 
@@ -246,6 +244,14 @@ cdef inline int sys_capset(__user_cap_data_struct* sets) noexcept nogil:
 cdef inline int sys_prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d) noexcept nogil:
     cdef int answer = c_prctl(option, a, b, c, d)
     return answer if answer >= 0 else -errno
+
+
+cdef inline int sys_setns(int fd, int kind) noexcept nogil:
+    return 0 if c_setns(fd, kind) == 0 else -errno
+
+
+cdef inline int sys_unshare(int flags) noexcept nogil:
+    return 0 if c_unshare(flags) == 0 else -errno
 
 
 cdef struct DiagQuestion:

@@ -1,13 +1,16 @@
-"""Who the process is and what it may do: the change of user, the one capability that is kept, the limit on open files.
+"""Who the process is and what it may do: the change of user, the capability that is kept, the limit on open files, its network.
 
 Owns: what the start does to credentials. The order, which proxy keeps: become() the user, find the capability that suffices,
 bind, confine(). Capabilities are per thread in the kernel: all of it happens before any thread is started.
 Never here: a way back. After confine() nothing can be gained again, not even by running another program.
 """
 
+import contextlib
 import os
 import resource
+import signal
 import socket
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 import relaycore
@@ -16,14 +19,18 @@ from sidecar.errors import NO_PRIVILEGE, Problem, RelayError, reason
 from sidecar.users import Account, group_of, supplementary_groups, user_of
 
 # linux/prctl.h
-PR_SET_KEEPCAPS, PR_CAPBSET_READ, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 8, 23, 24, 38, 47
+PR_SET_PDEATHSIG, PR_SET_KEEPCAPS, PR_CAPBSET_READ, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 1, 8, 23, 24, 38, 47
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 # linux/in.h, asm-generic/socket.h
 IP_TRANSPARENT, SO_MARK = 19, 36
 
+CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000  # linux/sched.h
+
 CAPABILITY_BITS = 64
 UNLIMITED_FILES = 1 << 20  # fs.nr_open: what "unlimited" comes to
 CAPABILITIES: Final = {"CAP_NET_RAW": 1 << 13, "CAP_NET_ADMIN": 1 << 12}  # either will do: the weaker one is tried first
+# linux/capability.h: the ones that a message can be about
+NAMED_CAPABILITIES: Final = {"CAP_SETGID": 6, "CAP_SETUID": 7, "CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13, "CAP_SYS_ADMIN": 21}
 HOW_TO_GRANT = "start it as root (it keeps this capability alone), or give it to the program with setcap"
 
 
@@ -136,6 +143,69 @@ def missing_mark(config: Config) -> Problem:
         "neither",
         "connections are dialled without it; 0 silences this",
     )
+
+
+def enter_network(path: str) -> None:
+    """Enter the network namespace that a path names, for good."""
+    where, step = f"--netns {path}", "name one as /proc/PID/ns/net or /run/netns/NAME"
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise RelayError(Problem(where, "a network namespace", reason(error), step)) from None
+    try:
+        relaycore.setns(descriptor, CLONE_NEWNET)
+    except PermissionError as error:
+        raise RelayError(
+            Problem(where, "CAP_SYS_ADMIN, here and there", reason(error), "run it as root"), exit_status=NO_PRIVILEGE
+        ) from None
+    except OSError as error:
+        raise RelayError(Problem(where, "a network namespace", reason(error), step)) from None
+    finally:
+        os.close(descriptor)
+
+
+def leave_network() -> None:
+    """Enter a network namespace of our own, with nothing in it, for good.
+
+    Without CAP_SYS_ADMIN it lies in a user namespace of our own; OSError where that is not allowed either.
+    """
+    try:
+        relaycore.unshare(CLONE_NEWNET)
+    except PermissionError:
+        relaycore.unshare(CLONE_NEWUSER | CLONE_NEWNET)
+
+
+def held_capabilities() -> frozenset[str]:
+    """The names of those in effect, of the ones that a message can be about."""
+    effective, _, _ = relaycore.capabilities()
+    return frozenset(name for name, bit in NAMED_CAPABILITIES.items() if effective >> bit & 1)
+
+
+@contextlib.contextmanager
+def acting_as(uid: int, gid: int) -> Iterator[None]:
+    """Sockets that are made meanwhile belong to this user and group. OSError without CAP_SETUID or CAP_SETGID.
+
+    Afterwards all is as before but the signal at a parent's death, which the kernel forgets: die_with() sets it again.
+    """
+    own = os.geteuid(), os.getegid()
+    effective, permitted, inheritable = relaycore.capabilities()
+    relaycore.prctl(PR_SET_KEEPCAPS, 1)  # for one who is not root, was root meanwhile, and comes back
+    try:
+        os.setegid(gid)  # the group first: a user that is not root may not change it
+        os.seteuid(uid)
+        yield
+    finally:
+        os.seteuid(own[0])
+        relaycore.set_capabilities(effective, permitted, inheritable)  # a change from root to another user takes them
+        os.setegid(own[1])
+        relaycore.prctl(PR_SET_KEEPCAPS, 0)
+
+
+def die_with(parent: int) -> None:
+    """A forked child's promise not to outlive its parent."""
+    relaycore.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the promise
+        os._exit(1)
 
 
 def confine(keep: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Set
 from typing import NamedTuple, Protocol
 
 from sidecar.config.network_kinds import family_of
-from sidecar.config.schema import Admin, Listener, Relay
+from sidecar.config.schema import Admin, Listener, Relay, Rules
 
 
 class Tell(Protocol):
@@ -22,6 +22,7 @@ class Draft(NamedTuple):
 
     relay: Relay
     listeners: Mapping[str, Listener]  # by dotted name, "listener[0]"
+    rules: Rules
     admin: Admin
     interface: str
     unsound: Set[str]
@@ -42,6 +43,7 @@ def check_together(draft: Draft, refuse: Tell, warn: Tell) -> None:
     for path, listener in listeners.items():
         _check_listener(path, listener, draft, refuse)
     _check_ports(listeners, draft, refuse)
+    _check_marks(draft, refuse)
     if draft.relay.target and listeners and all(listener.capture != "none" for listener in listeners.values()):
         warn("relay.target", 'a listener with capture = "none" that uses it', "captured listeners only", "it has no effect")
     if draft.interface and listeners and all(listener.direction == "outbound" for listener in listeners.values()):
@@ -80,6 +82,17 @@ def _check_ports(listeners: Mapping[str, Listener], draft: Draft, refuse: Tell) 
             if claim.port and claim.port == earlier.port and _overlap(claim.address, earlier.address):
                 refuse(claim.key, "a port of its own", f"{claim.port}, as {earlier.key} has")
                 break
+
+
+def _check_marks(draft: Draft, refuse: Tell) -> None:
+    """By their marks the rules tell packets from each other."""
+    first: dict[int, str] = {}
+    for name in sorted(("mark", "local_mark", "capture_mark"), key=lambda name: name in draft.rules.given):
+        mark = getattr(draft.rules, name)
+        if mark and f"rules.{name}" not in draft.unsound:
+            holder = first.setdefault(mark, name)
+            if holder != name:
+                refuse(f"rules.{name}", "a mark of its own", f"{mark:#x}, as rules.{holder} has")
 
 
 def _overlap(one: str, other: str) -> bool:

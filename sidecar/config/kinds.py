@@ -6,9 +6,10 @@ Never here: which keys exist (schema), a file, an environment variable, a system
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
+N = TypeVar("N", bound=Hashable)
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
@@ -199,17 +200,49 @@ def array(of: Kind[T], what: str, *, most: int) -> Kind[tuple[T, ...]]:
             raise Misfit(shown(value))
         if len(value) > most:
             raise Misfit(shown(value), expected=f"at most {most} entries")
-        taken = []
-        for index, item in enumerate(value):
-            try:
-                taken.append(of.take(item))
-            except Misfit as misfit:
-                raise Misfit(
-                    misfit.found,
-                    expected=misfit.expected or of.expected,
-                    next_step=misfit.next_step,
-                    at=f"[{index}]{misfit.at}",
-                ) from None
-        return tuple(taken)
+        return tuple(_part(of, item, f"[{index}]") for index, item in enumerate(value))
 
     return Kind(f"an array of {what}", take, lambda items: [of.write(item) for item in items])
+
+
+def all_or(of: Kind[T]) -> Kind[T | None]:
+    """ "all" (None), or what the kind takes."""
+
+    def take(value: object) -> T | None:
+        if isinstance(value, str):
+            if value != "all":
+                raise Misfit(shown(value))
+            return None
+        return of.take(value)
+
+    return Kind(f'"all", or {of.expected}', take, lambda value: "all" if value is None else of.write(value))
+
+
+def by_name(names: Kind[N], values: Kind[T], what: str, *, most: int) -> Kind[Mapping[N, T]]:
+    """A table whose keys the one kind takes and whose values the other; no two keys may mean the same."""
+
+    def take(value: object) -> Mapping[N, T]:
+        if not isinstance(value, dict):
+            raise Misfit(shown(value))
+        if len(value) > most:
+            raise Misfit(f"{len(value)} {what}", expected=f"at most {most} {what}")
+        taken: dict[N, T] = {}
+        for key, item in value.items():
+            name = _part(names, key, "")
+            if name in taken:
+                raise Misfit(shown(key), expected=f"each of the {what} once")
+            taken[name] = _part(values, item, f".{key}")
+        return taken
+
+    expected = f"a table of {what}, each with {values.expected}"
+    return Kind(expected, take, lambda table: {names.write(name): values.write(item) for name, item in table.items()})
+
+
+def _part(of: Kind[T], value: object, at: str) -> T:
+    """A part of a value, whose misfit tells where in it."""
+    try:
+        return of.take(value)
+    except Misfit as misfit:
+        raise Misfit(
+            misfit.found, expected=misfit.expected or of.expected, next_step=misfit.next_step, at=f"{at}{misfit.at}"
+        ) from None

@@ -107,7 +107,7 @@ class _Loading:
             for name, table in self._listener_tables(relay.target is not None).items()
         }
         check_together(
-            Draft(relay, listeners, admin, self.flags.interface, self.unsound),
+            Draft(relay, listeners, rules, admin, self.flags.interface, self.unsound),
             lambda *told: self.problems.append(self._problem(*told)),
             lambda *told: self.warnings.append(self._problem(*told)),
         )

@@ -8,7 +8,7 @@ import re
 import socket
 from typing import NamedTuple
 
-from sidecar.config.kinds import Kind, Misfit, pattern, shown, text_of
+from sidecar.config.kinds import Kind, Misfit, all_or, pattern, shown, text_of
 
 HIGHEST_PORT = 65535
 MOST_PORT_RANGES = 256
@@ -111,20 +111,11 @@ def port_ranges() -> Kind[tuple[PortRange, ...]]:
 
 def all_or_port_ranges() -> Kind[tuple[PortRange, ...] | None]:
     """ "all" (None), or ports and ranges."""
-    ranges = port_ranges()
-
-    def take(value: object) -> tuple[PortRange, ...] | None:
-        if isinstance(value, str):
-            if value != "all":
-                raise Misfit(shown(value))
-            return None
-        return ranges.take(value)
-
-    return Kind('"all", or an array of ports (8080) and ranges ("11000-11100")', take, _write_ranges)
+    return all_or(port_ranges())
 
 
-def _write_ranges(ranges: tuple[PortRange, ...] | None) -> object:
-    return "all" if ranges is None else [ports.low if ports.low == ports.high else str(ports) for ports in ranges]
+def _write_ranges(ranges: tuple[PortRange, ...]) -> object:
+    return [ports.low if ports.low == ports.high else str(ports) for ports in ranges]
 
 
 def _port_range(value: object, at: str) -> PortRange:

@@ -7,7 +7,21 @@ Never here: files, environment, checks of one key against another (load).
 from collections.abc import Callable, Mapping
 from typing import ClassVar, NamedTuple, TypeVar, cast
 
-from sidecar.config.kinds import Kind, Misfit, array, boolean, choice, duration, integer, pattern, shown, size, text_of
+from sidecar.config.kinds import (
+    Kind,
+    Misfit,
+    all_or,
+    array,
+    boolean,
+    by_name,
+    choice,
+    duration,
+    integer,
+    pattern,
+    shown,
+    size,
+    text_of,
+)
 from sidecar.config.network_kinds import (
     HIGHEST_PORT,
     all_or_port_ranges,
@@ -25,8 +39,8 @@ MOST_LISTENERS = 64  # the engine's table of listeners
 LONGEST_SOCKET_PATH = 107  # sun_path of sockaddr_un, with its NUL
 QUOTES = 'write "{}"'
 REQUIRED = None  # as a default: the key must be there
-# The rules divert with these two (mark & 0xfff); the relay's own mark must differ.
-RULES_MARKS = ((0x111, "the rules' mark for local delivery"), (0x112, "the rules' mark for outbound capture"))
+MARK_MASK = 0xFFF  # the bits of a packet's mark that are ours; the others are left as they are
+KERNEL_TABLES = ((253, "table default"), (254, "table main"), (255, "table local"))
 
 
 class Key(NamedTuple):
@@ -77,13 +91,21 @@ USER = _account_kind("user", find_user, "/etc/passwd")
 GROUP = _account_kind("group", find_group, "/etc/group")
 
 
-def _uid_kind() -> Kind[int]:
-    numbers, names = integer(0, HIGHEST_ID), USER
+def _id_kind(what: str, names: Kind[Account]) -> Kind[int]:
+    numbers = integer(0, HIGHEST_ID)
 
     def take(value: object) -> int:
         return names.take(value).id if isinstance(value, str) else numbers.take(value)
 
-    return Kind(f"the name of a user, or a number from 0 to {HIGHEST_ID}", take)
+    return Kind(f"the name of a {what}, or a number from 0 to {HIGHEST_ID}", take)
+
+
+def _networks() -> Kind[tuple[str, ...]]:
+    return array(network(), 'networks such as "10.0.0.0/8"', most=256)
+
+
+def _interfaces() -> Kind[tuple[str, ...]]:
+    return array(interface(), "interface names", most=64)
 
 
 def _socket_path_kind() -> Kind[str]:
@@ -164,23 +186,47 @@ class Listener(Section):
 class Rules(Section):
     """[rules]: what the kernel is told. The relay itself uses the mark alone."""
 
-    backend = key(choice("auto", "nft", "iptables", "iptables-legacy"), "auto", "the program that applies the rules")
-    ipv6 = key(boolean(), True, "rules for IPv6 too")
-    inbound_ports = key(all_or_port_ranges(), "all", "ports of this machine to which connections are captured")
+    backend = key(
+        choice("auto", "nft", "iptables", "iptables-legacy"),
+        "auto",
+        "the program that applies the rules; auto: nft where it works; iptables: its variant that holds rules already",
+    )
+    ipv6 = key(boolean(), True, "rules for IPv6 too; without them IPv6 connections are not captured")
+    inbound_ports = key(
+        all_or_port_ranges(),
+        "all",
+        "ports of this machine to which connections are captured; 22 is not, unless it is listed here",
+    )
     inbound_exclude_ports = key(
         port_ranges(), [22], "ports of this machine to which none is; the relay's own ports need no entry"
     )
+    inbound_exclude_cidrs = key(_networks(), [], "clients' networks from which none is")
+    inbound_exclude_interfaces = key(_interfaces(), [], "interfaces by which none is")
     outbound_ports = key(all_or_port_ranges(), "all", "destination ports to which connections are captured")
     outbound_exclude_ports = key(port_ranges(), [], "destination ports to which none is")
-    outbound_exclude_cidrs = key(
-        array(network(), 'networks such as "10.0.0.0/8"', most=256),
-        ["169.254.0.0/16", "fe80::/10"],
-        "networks to which none is",
+    outbound_cidrs = key(
+        all_or(_networks()), "all", "networks to which connections are captured; this machine's own addresses never are"
     )
+    outbound_exclude_cidrs = key(_networks(), ["169.254.0.0/16", "fe80::/10"], "networks to which none is")
+    outbound_exclude_interfaces = key(_interfaces(), [], "interfaces by which none is")
     outbound_uids = key(
-        array(_uid_kind(), "users, each a name or a number", most=64),
+        array(_id_kind("user", USER), "users, each a name or a number", most=64),
         [],
         "users whose connections are captured; empty: everyone but the relay",
+    )
+    outbound_uid_ports = key(
+        by_name(USER, all_or_port_ranges(), "users", most=64),
+        {},
+        "for these users, the ports that are captured instead of outbound_ports",
+    )
+    outbound_exclude_uids = key(
+        array(_id_kind("user", USER), "users, each a name or a number", most=64), [], "users of whom no connection is"
+    )
+    outbound_exclude_gids = key(
+        array(_id_kind("group", GROUP), "groups, each a name or a number", most=64), [], "groups of which no connection is"
+    )
+    exempt_owner = key(
+        boolean(), True, "exempt the relay's own user and group; false, where the app is the same user: the mark alone does it"
     )
     only_open_ports = key(
         boolean(), True, "capture no connection to a port that nobody listens on: it keeps answering with a reset"
@@ -188,18 +234,21 @@ class Rules(Section):
     on_failure = key(
         choice("auto", "reset", "drop", "open"),
         "auto",
-        "what happens to connections while the relay is dead; auto: what capture and back end do by nature",
+        "what happens to connections while the relay is dead; auto: drop under iptables with tproxy, else reset",
     )
-    gateway_interfaces = key(
-        array(interface(), "interface names", most=64),
-        [],
-        "interfaces whose forwarded traffic is captured; gateway rules need them",
-    )
+    gateway_interfaces = key(_interfaces(), [], "interfaces behind which a gateway's clients are; gateway rules need them")
+    gateway_cidrs = key(_networks(), [], "the clients' networks that are captured there; empty: every client")
     mark = key(
-        integer(0, 0xFFF, taken=RULES_MARKS),
+        integer(0, MARK_MASK),
         0x539,
-        "SO_MARK of the relay's own connections, by which the rules exempt them; not 0x111 or 0x112, the rules' own; 0: none",
+        "SO_MARK of the relay's own connections, by which the rules exempt them; 0, with redirect alone: none",
     )
+    local_mark = key(integer(1, MARK_MASK), 0x111, "mark of packets that the rules of tproxy deliver on this machine")
+    capture_mark = key(integer(1, MARK_MASK), 0x112, "mark of outbound packets that the rules of tproxy capture")
+    route_table = key(
+        integer(1, 2**32 - 1, taken=KERNEL_TABLES), 100, "routing table by which marked packets stay on this machine"
+    )
+    rule_priority = key(integer(1, 32765), 32764, "priority of the ip rules that lead there")
 
 
 class Log(Section):

@@ -11,11 +11,12 @@ import time
 from collections.abc import Mapping
 
 from sidecar import __version__
-from sidecar.addresses import forget_changes, own_networks
+from sidecar.addresses import own_networks
 from sidecar.admin import Admin, Arguments, Page
 from sidecar.config import Config, Flags, load_config
 from sidecar.errors import FAILED, Problem, RelayError, reason
 from sidecar.loop import READABLE, Loop
+from sidecar.netlink import forget
 from sidecar.notify import notify, watchdog_seconds
 from sidecar.proxy.facts import Facts
 from sidecar.proxy.settings import Changes, compare, engine_settings, with_live_keys
@@ -137,7 +138,7 @@ class Relay:
 
     def _on_addresses(self) -> None:
         self._loop.forget(self._started.watcher.fileno())
-        forget_changes(self._started.watcher)
+        forget(self._started.watcher)
         try:
             networks = own_networks()
         except OSError as error:

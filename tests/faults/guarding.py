@@ -57,7 +57,7 @@ def straight_to_our_own_ports(case: Case) -> None:
 @scenario("not-captured")
 def without_conntrack(case: Case) -> None:
     with case.world() as world:
-        rules.remove(world.captured.pod, case.way.capture)
+        rules.remove(world.captured.pod)
         dials = watch_dials(world.captured.pod, UID)
         name = probe(world, "pod", (LOOPBACK[case.way.family], rules.OUTBOUND_PORT))
         assert world.ended(name) == "not_captured"
@@ -70,7 +70,7 @@ def a_neighbour_who_tries(case: Case) -> None:
     with case.world() as world:
         dials = watch_dials(world.captured.pod, UID)
         if case.variant.startswith("foreign"):
-            rules.remove(world.captured.pod, case.way.capture)
+            rules.remove(world.captured.pod)
             rules.apply_open(world.captured.pod, case.way.capture)
         address, reasons = {
             "direct-inbound": ((POD[family], rules.INBOUND_PORT), {"loop"}),
@@ -99,12 +99,12 @@ def pong(world: World, client: socket.socket, origin: socket.socket, first: str)
 @scenario("conntrack-flushed")
 def forgotten_by_conntrack(case: Case) -> None:
     first = case.variant.partition("-")[0]
-    with case.world({"relay": FAST_KEEPALIVE}) as world:
+    with case.world({"relay": {**FAST_KEEPALIVE, "idle_timeout": "3s"}}) as world:
         world.path.listen()
         client, origin, name = world.path.pair()
         pong(world, client, origin, first)
         world.captured.pod.run(["conntrack", "-F"])
-        if case.way.capture == "tproxy" and first == "client":
+        if case.way.capture == "tproxy":
             pong(world, client, origin, first)
             return
         for sock in (client, origin):
@@ -112,7 +112,7 @@ def forgotten_by_conntrack(case: Case) -> None:
         try:
             pong(world, client, origin, first)
         except (ConnectionResetError, TimeoutError):
-            assert world.ended(name) in ("reset_by_client", "reset_by_origin")
+            assert world.ended(name) in ("reset_by_client", "reset_by_origin", "idle")
         fresh, accepted, _ = world.path.pair()
         pong(world, fresh, accepted, "client")
 
@@ -121,10 +121,10 @@ def forgotten_by_conntrack(case: Case) -> None:
 def without_rules_for_a_while(case: Case) -> None:
     with case.world() as world:
         world.path.listen()
-        rules.remove(world.captured.pod, case.way.capture)
+        rules.remove(world.captured.pod)
         direct, accepted, name = world.path.pair()
         pong(world, direct, accepted, "client")
-        rules.apply(world.captured.pod, case.way.capture)
+        world.apply_rules()
         again, accepted_again, name = world.path.pair()
         pong(world, again, accepted_again, "client")
         again.close()

@@ -152,8 +152,7 @@ ROWS = [
     Row(
         "conntrack-flushed",
         "conntrack -F under live flows",
-        "REDIRECT flows may die, with one reason; TPROXY flows go on if the client speaks first (if the origin does, conntrack"
-        " takes the app's answer for that of a server, which the rules must leave alone)",
+        "REDIRECT flows may die, with one reason; TPROXY flows go on, whoever speaks first",
         variants=("client-speaks", "origin-speaks"),
     ),
     Row("rules-removed", "the relay's table is deleted and applied again", "the relay lives, and captures again"),

@@ -19,7 +19,8 @@ SO_ORIGINAL_DST = 80
 MARK = 0x539
 LEVEL = {V4: socket.SOL_IP, V6: socket.IPPROTO_IPV6}
 
-# A line is enough for what a fact needs; the sets that the relay is used with are in support/rulesets.
+# A line is enough for what a fact needs.
+INBOUND = {"name": "inbound", "direction": "inbound", "port": 15006, "capture": "tproxy"}
 REDIRECT_OUT = ("nat output -100", "tcp dport 80 redirect to :15002")
 REDIRECT_IN = ("nat prerouting -100", "tcp dport 80 redirect to :15006")
 TRACK = ("filter output 0", "ct state new accept")
@@ -139,7 +140,7 @@ def spoofed(network: Network, source: Endpoint, port: int, family: int) -> socke
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_spoofed_port_may_be_a_strangers(network: Network, family: int) -> None:
     """A spoofing relay that takes a port of its client's at will resets another connection of that client."""
-    rules.apply(network.pod, "tproxy")
+    rules.apply(network.pod, {"listener": [{**INBOUND, "preserve_client": True}]})
     with listening(network.pod, POD[family], 22, family) as server, dialled(network.client, POD[family], 22) as stranger:
         accepted, _ = server.accept()
         with accepted, spoofed(network, stranger.getsockname()[:2], 22, family), pytest.raises(ConnectionResetError):

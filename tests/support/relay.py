@@ -22,6 +22,7 @@ from tests.support.clock import DEADLINE, eventually, observe
 from tests.support.lines import Lines
 from tests.support.netns import Place
 from tests.support.peers import Endpoint
+from tests.support.toml import to_toml
 
 Record = dict[str, Any]
 Table = Mapping[str, Any]
@@ -37,16 +38,6 @@ _IDLE_WINDOW = 0.5
 def relay_user() -> str:
     """Whom the relay becomes: 1337 when root starts it, or whoever runs the tests."""
     return str(UID if os.geteuid() == 0 else os.geteuid())
-
-
-def to_toml(config: Mapping[str, Any]) -> str:
-    """Tables, and lists of tables; JSON's strings, numbers, booleans and lists are TOML's."""
-    lines: list[str] = []
-    for name, value in config.items():
-        for table in value if isinstance(value, list) else [value]:
-            lines.append(f"[[{name}]]" if isinstance(value, list) else f"[{name}]")
-            lines += [f"{key} = {json.dumps(item)}" for key, item in table.items()]
-    return "\n".join(lines) + "\n"
 
 
 class Counted(NamedTuple):

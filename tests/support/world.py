@@ -48,6 +48,10 @@ class World:
     path: Path
     network: Network | None
 
+    def apply_rules(self) -> None:
+        """The rules of this way, once more."""
+        apply_rules(self.captured.pod, self.way, self.relay.config)
+
     @property
     def captured(self) -> Network:
         """The namespaces, where there are some."""
@@ -95,6 +99,16 @@ def looped(family: int = V4, settings: Settings | None = None, **process: Any) -
         yield world
 
 
+def apply_rules(pod: Namespace, way: Way, config: Mapping[str, Any]) -> None:
+    """The rules that bring this way's connections to a relay with this configuration."""
+    if way.direction == "gateway" and way.capture == "redirect":
+        rules.apply_gateway_redirect(pod)
+        return
+    links = {"gateway_interfaces": ["to-client"]} if way.direction == "gateway" else {}
+    tables = {name: config[name] for name in ("relay", "listener", "admin") if name in config}
+    rules.apply(pod, {**tables, "rules": {"backend": way.backend, **links, **config.get("rules", {})}})
+
+
 def listeners(way: Way, options: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Those that the rule sets of this way know; options are for the ones of its direction."""
     ports = {"outbound": rules.OUTBOUND_PORT, "inbound": rules.INBOUND_PORT, "gateway": rules.INBOUND_PORT}
@@ -117,8 +131,9 @@ def captured(way: Way, settings: Settings | None = None, **process: Any) -> Iter
         }[way.direction]
         path = Path(near, far, way.family, dial_from[way.family], (ANY[way.family], APP_PORT))
         path.dial_to = (dial_to[way.family], APP_PORT)
-        rules.apply(network.pod, way.capture, way.backend, gateway=way.direction == "gateway")
         tables = dict(settings or {})
-        relay = Relay(network.pod, listeners(way, tables.pop("listener", {})), tables, **process)
+        bound = listeners(way, tables.pop("listener", {}))
+        apply_rules(network.pod, way, {**tables, "listener": bound})
+        relay = Relay(network.pod, bound, tables, **process)
         with _running(way, relay, path, network) as world:
             yield world

@@ -33,8 +33,8 @@ ENGINE_ORDER = (
     *("_make", "_convert", "_engine"),
 )
 SIDECAR_ORDER = (
-    *("errors", "users", "config", "addresses", "holders", "inherited", "notify", "loop", "listeners", "target"),
-    *("privileges", "report", "admin", "proxy", "commands", "cli"),
+    *("errors", "users", "config", "netlink", "addresses", "holders", "inherited", "notify", "loop", "listeners", "target"),
+    *("privileges", "rules", "report", "admin", "proxy", "commands", "flags", "rules_commands", "cli"),
 )
 MAX_LINES = 330
 MAX_FUNCTION_LINES = 70

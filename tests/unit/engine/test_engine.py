@@ -1,12 +1,14 @@
 """class Engine by itself: what a hostile reader of its code found, and what it must never do again."""
 
+import errno
+import os
 import signal
 import socket
 import threading
 
 import pytest
 
-from relaycore import REASONS, Engine
+from relaycore import REASONS, Engine, setns, unshare
 from tests.support.bench import SETTINGS, Bench
 from tests.support.clock import observe
 from tests.support.peers import delivered, fill, receive_until_reset, reset
@@ -151,3 +153,12 @@ def test_a_target_that_is_the_own_port_is_a_loop_however_spelt() -> None:
     engine.stop()
     assert engine.join(10)
     assert engine.reasons()[0]["loop"] == 1
+
+
+def test_a_namespace_that_cannot_be_had_is_an_error() -> None:
+    """Rules that were meant for another namespace would be applied in this one."""
+    with open(os.devnull) as no_namespace:
+        for refused, code in ((lambda: setns(no_namespace.fileno(), 0), errno.EINVAL), (lambda: unshare(1), errno.EINVAL)):
+            with pytest.raises(OSError, match=os.strerror(code)) as caught:
+                refused()
+            assert caught.value.errno == code

@@ -20,7 +20,7 @@ HEAD = """\
 
 def written(name: str, value: object) -> str:
     """A value in TOML."""
-    return f"{value:#x}" if name == "mark" else json.dumps(value)
+    return f"{value:#x}" if name.endswith("mark") else json.dumps(value)
 
 
 def commented(name: str, key: Key, value: object) -> Iterator[str]:

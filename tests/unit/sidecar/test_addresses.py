@@ -6,21 +6,9 @@ import struct
 
 import pytest
 
-from sidecar import addresses
-from sidecar.addresses import (
-    ATTRIBUTE,
-    HEADER,
-    NLM_F_DUMP_INTR,
-    NLMSG_DONE,
-    NLMSG_ERROR,
-    ROUTE,
-    RTA_DST,
-    RTA_TABLE,
-    RTM_NEWROUTE,
-    local_network,
-    own_networks,
-    parse_messages,
-)
+from sidecar import addresses, netlink
+from sidecar.addresses import ROUTE, RTA_DST, RTA_TABLE, RTM_NEWROUTE, local_network, own_networks
+from sidecar.netlink import ATTRIBUTE, HEADER, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, parse_messages
 
 LOCAL, BROADCAST = 2, 3
 
@@ -64,7 +52,7 @@ class Netlink:
 
 
 def networks_from(monkeypatch: pytest.MonkeyPatch, *datagrams: bytes) -> tuple[str, ...]:
-    monkeypatch.setattr(addresses.socket, "socket", lambda *_: Netlink(*datagrams))
+    monkeypatch.setattr(netlink.socket, "socket", lambda *_: Netlink(*datagrams))
     return own_networks()
 
 
@@ -109,7 +97,7 @@ def test_a_watcher_needs_no_privilege_and_can_be_emptied() -> None:
     with addresses.watch_addresses() as watcher:
         _, groups = watcher.getsockname()
         assert groups == 0x10 | 0x40 | 0x100 | 0x400, "addresses and routes of both families"
-        addresses.forget_changes(watcher)
+        netlink.forget(watcher)
 
 
 def test_an_overrun_counts_as_a_change() -> None:
@@ -123,5 +111,5 @@ def test_an_overrun_counts_as_a_change() -> None:
                 raise answer
             return answer
 
-    addresses.forget_changes(Watcher())  # type: ignore[arg-type]
+    netlink.forget(Watcher())  # type: ignore[arg-type]
     assert next(answers, None) is None

@@ -14,6 +14,7 @@ import pytest
 from sidecar import __version__, commands
 from sidecar.cli import COMMANDS, main, parse
 from sidecar.config import Flags
+from sidecar.rules_commands import RULES
 from tests.unit.sidecar.conftest import WriteConfig
 
 
@@ -74,17 +75,30 @@ def test_wrong_usage_is_one_line_and_2(capsys: pytest.CaptureFixture[str], argv:
     assert line.endswith("--help")
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+EVERY_COMMAND = {
+    **{name: command for name, command in COMMANDS.items() if name != "rules"},
+    **{f"rules {name}": command for name, command in RULES.items()},
+}
+
+
+@pytest.mark.parametrize("command", EVERY_COMMAND)
 def test_help_tells_defaults_and_exit_statuses(capsys: pytest.CaptureFixture[str], command: str) -> None:
     """A user would have to read the source to learn what happens without a flag."""
-    assert exits([command, "--help"]) == 0
+    assert exits([*command.split(), "--help"]) == 0
     out = capsys.readouterr().out
     options = out.partition("options:")[2].partition("exit status:")[0].split("\n  -")[2:]
     assert options
     assert all("(default: " in " ".join(option.split()) for option in options), options
-    assert COMMANDS[command].description.split(".")[0].split("\n")[0] in out
+    assert EVERY_COMMAND[command].description.split(".")[0].split("\n")[0] in out
     assert "78  the configuration" in out
     assert max(map(len, out.splitlines())) <= 100
+
+
+def test_help_of_rules_names_its_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    """A user would not know what there is."""
+    assert exits(["rules", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"    {name} " in out for name in RULES)
 
 
 def test_help_names_the_environment(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,10 @@
 """sidecar.privileges: who the relay becomes, and what it keeps."""
 
+import contextlib
 import os
 import resource
+import signal
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +18,14 @@ from sidecar.privileges import (
     CAPABILITIES,
     Identity,
     Needs,
+    acting_as,
     become,
     choose_identity,
     confine,
+    die_with,
+    enter_network,
+    held_capabilities,
+    leave_network,
     missing_capability,
     missing_mark,
     raise_open_files,
@@ -221,3 +229,109 @@ def test_open_files_are_raised_to_the_hard_limit() -> None:
 
     returned, soft, hard = in_child(raised).split()
     assert returned == soft == hard
+
+
+def network() -> str:
+    """What tells this thread's network namespace from others."""
+    return os.readlink("/proc/thread-self/ns/net")
+
+
+def test_the_namespace_that_was_named_is_entered() -> None:
+    """Rules would be applied in the machine's own namespace instead of the container's."""
+    own = network()
+
+    def there_and_back() -> str:
+        leave_network()
+        away = network()
+        enter_network(f"/proc/{os.getppid()}/ns/net")
+        return f"{away} {network()}"
+
+    away, back = in_child(there_and_back).split()
+    assert (away == own, back == own) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("/nowhere", r"--netns /nowhere: expected a network namespace, found No such file or directory; name one as /proc/PID"),
+        ("/dev/null", r"--netns /dev/null: expected a network namespace, found Invalid argument; name one as /proc/PID"),
+        ("/proc/self/ns/ipc", r"--netns /proc/self/ns/ipc: expected a network namespace, found Invalid argument"),
+    ],
+)
+def test_what_is_no_network_namespace_is_refused(path: str, found: str) -> None:
+    """A typing error would end in a traceback, or change the rules of this namespace."""
+    with pytest.raises(RelayError, match=found) as caught:
+        enter_network(path)
+    assert caught.value.exit_status == 1
+
+
+def test_a_namespace_may_not_be_entered_without_privilege() -> None:
+    """An operator would not learn that it takes CAP_SYS_ADMIN."""
+
+    def without_capabilities() -> str:
+        confine("")
+        try:
+            enter_network("/proc/self/ns/net")
+        except RelayError as error:
+            return f"{error.exit_status} {error}"
+        return ""
+
+    assert in_child(without_capabilities).startswith("77 --netns /proc/self/ns/net: expected CAP_SYS_ADMIN")
+
+
+def test_held_capabilities_have_names() -> None:
+    """A message would tell a user that CAP_NET_ADMIN is missing when it is CAP_SYS_ADMIN."""
+
+    def some() -> str:
+        relaycore.set_capabilities(1 << 12 | 1 << 21, 1 << 12 | 1 << 21, 0)
+        return " ".join(sorted(held_capabilities()))
+
+    assert in_child(some) == "CAP_NET_ADMIN CAP_SYS_ADMIN"
+    assert in_child(lambda: confine("") or str(held_capabilities())) == "frozenset()"
+
+
+@pytest.mark.parametrize("own", [0, 1337])
+@pytest.mark.parametrize("other", [0, 4242])
+def test_a_socket_is_made_as_another_user(own: int, other: int) -> None:
+    """The probe's connections would not be those of the user whom the rules capture, or all that follows would be powerless."""
+
+    def made() -> str:
+        become(Identity(Account(own, ""), Account(own, "")), "")
+        before = relaycore.capabilities()
+        with acting_as(other, other), socket.socket() as sock:
+            owner = os.fstat(sock.fileno())
+        return str([owner.st_uid, owner.st_gid, os.geteuid() == own, os.getegid() == own, relaycore.capabilities() == before])
+
+    assert in_child(made) == str([other, other, True, True, True])
+
+
+def test_who_may_not_act_for_others_says_so() -> None:
+    """The probe would connect as root, be exempt from the rules, and blame them."""
+
+    def confined() -> str:
+        confine("")
+        with contextlib.suppress(PermissionError), acting_as(4242, 4242):
+            return "changed"
+        return f"refused {os.geteuid()} {os.getegid()}"
+
+    assert in_child(confined) == f"refused {os.geteuid()} {os.getegid()}"
+
+
+def test_a_child_does_not_outlive_its_parent() -> None:
+    """A probe that is killed would leave a process behind, and with it its interface."""
+    reader, writer = os.pipe()
+
+    def parent() -> str:
+        started, ready = os.pipe()
+        own = os.getpid()
+        if os.fork() == 0:
+            die_with(own)
+            os.write(ready, b"!")
+            signal.pause()
+        os.read(started, 1)
+        return ""
+
+    in_child(parent)
+    os.close(writer)
+    assert os.read(reader, 1) == b"", "the child is dead: nobody holds the pipe"
+    os.close(reader)

@@ -1,0 +1,90 @@
+"""`rules apply`, as a transaction: planned, tried out, kept, done, looked at, probed; and taken back when one of these fails.
+
+Owns: that order, and what is told of it. Never here: a rule (plan), a step of the change (change), an exit status of its own.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from sidecar.config import Config
+from sidecar.errors import Problem, RelayError
+from sidecar.rules.change import NOTHING, Situation, Wanted, check_clashes, compare, move_to, present, wanted
+from sidecar.rules.keeper import Keeper, ask
+from sidecar.rules.trials import Outcome, trials_of
+
+NOT_AS_SAID = 126
+
+After = Callable[[Keeper], None]
+
+
+class Applied(NamedTuple):
+    """What was done, and what is known of how it works."""
+
+    backend: str
+    changes: Sequence[str]
+    outcomes: Sequence[Outcome]
+
+
+def apply(
+    config: Config,
+    *,
+    guarded: bool = False,
+    probe: bool = True,
+    told: Callable[[Applied], None] = lambda _: None,
+    after: After = Keeper.dismiss,
+) -> Applied:
+    """Put the rules of a configuration in the place of what was there of ours; RelayError, and nothing has changed.
+
+    `told` is called when all went well; `after` is what then becomes of the keeper.
+    """
+    aim = wanted(config, guarded=guarded)
+    before = present()
+    check_clashes(config, aim.situation)
+    changes = compare(before, aim.situation)
+    with Keeper(lambda: move_to(before), lambda: move_to(NOTHING)) as keeper:
+        if changes:
+            move_to(aim.situation)
+            _look(aim)
+        outcomes = check(config, aim) if probe else []
+        done = Applied(aim.backend.name, changes, outcomes)
+        told(done)
+        after(keeper)
+    return done
+
+
+def check(config: Config, aim: Wanted) -> Sequence[Outcome]:
+    """Send connections of our own; RelayError (126) when one is not captured."""
+    from sidecar.rules.probe import hints, run_trials
+
+    outcomes = run_trials(trials_of(config), config.relay.user.id, config.relay.group.id)
+    failed = [
+        Problem(
+            f"probe: {outcome.trial.direction} {outcome.trial.capture} IPv{4 if outcome.trial.family == 2 else 6}",
+            "a captured connection",
+            outcome.detail,
+            hints(outcome.trial),
+        )
+        for outcome in outcomes
+        if outcome.verdict == "failed"
+    ]
+    if failed:
+        raise RelayError(*failed, exit_status=NOT_AS_SAID)
+    return outcomes
+
+
+def _look(aim: Wanted) -> None:
+    """The kernel may have taken it otherwise than it was said, or somebody changes rules at the same time."""
+    left = compare(present(), aim.situation)
+    if left:
+        found = "; ".join(line.strip() for line in left[:3])
+        raise RelayError(Problem(f"rules ({aim.backend.name})", "what was applied", found), exit_status=NOT_AS_SAID)
+
+
+def remove() -> Situation:
+    """Take away all that is ours, by whatever back end; what there was."""
+    ask("release")
+    before = present()
+    with Keeper(lambda: move_to(before), lambda: move_to(NOTHING)) as keeper:
+        move_to(NOTHING)
+        keeper.dismiss()
+    return before

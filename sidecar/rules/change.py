@@ -1,0 +1,136 @@
+"""From what is there to what is wanted, whole or not at all. apply, revert and remove are the same move to different ends.
+
+Owns: Situation, all that is ours in this network namespace, and the order in which it changes: the way to lo first, for without
+marks it does nothing; then the rules, a transaction for each program; then what is left of before.
+Never here: why it changes, who is asked (keeper); a rule, chain, route or table that is not ours.
+"""
+
+import contextlib
+import socket
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from sidecar.config import Config
+from sidecar.errors import NO_PRIVILEGE, Problem, RelayError, reason
+from sidecar.rules import routes
+from sidecar.rules.backends import BACKENDS, Backend, choose
+from sidecar.rules.held import EMPTY, Holding, differences
+from sidecar.rules.model import MARK_MASK, V4, Plan
+from sidecar.rules.plan import make_plan
+from sidecar.rules.programs import ProgramFailed
+from sidecar.rules.routes import LocalRoute, PolicyRule, Way
+
+
+class Situation(NamedTuple):
+    """All that is ours in this network namespace, or is to be: by back end, and the ways by which marked packets come to lo."""
+
+    held: Mapping[str, Holding]
+    ways: frozenset[Way]
+
+
+NOTHING = Situation({}, frozenset())
+
+
+class Wanted(NamedTuple):
+    """What a configuration comes to on this machine."""
+
+    backend: Backend
+    plan: Plan
+    situation: Situation
+
+
+def wanted(config: Config, *, guarded: bool = False, try_out: bool = True) -> Wanted:
+    """Choose the back end and make the plan. RelayError when there can be none, or the kernel would not take it."""
+    with _told():
+        backend = choose(config.rules.backend)
+        made = _made(config, backend, guarded=guarded)
+        if not try_out:
+            return made
+        try:
+            backend.try_out(made.situation.held[backend.name])
+        except ProgramFailed as error:
+            if error.exit_status == NO_PRIVILEGE or (config.rules.backend, backend.name) != ("auto", "nft"):
+                raise
+            made = _made(config, choose("iptables"), guarded=guarded)
+            made.backend.try_out(made.situation.held[made.backend.name])
+        return made
+
+
+def _made(config: Config, backend: Backend, *, guarded: bool) -> Wanted:
+    plan = make_plan(config, backend.kind, guarded=guarded)
+    return Wanted(backend, plan, Situation({backend.name: backend.rendered(plan)}, ways_of(plan)))
+
+
+def ways_of(plan: Plan) -> frozenset[Way]:
+    """The ip rules and routes of a plan."""
+    if plan.routing is None:
+        return frozenset()
+    ways: set[Way] = set()
+    for number in plan.families:
+        family = socket.AF_INET if number == V4 else socket.AF_INET6
+        ways.add(LocalRoute(family, plan.routing.table))
+        ways |= {PolicyRule(family, plan.routing.priority, mark, MARK_MASK, plan.routing.table) for mark in plan.routing.marks}
+    return frozenset(ways)
+
+
+def present() -> Situation:
+    """What is there now."""
+    with _told():
+        held = {name: backend.held() for name, backend in BACKENDS.items()}
+        return Situation({name: holding for name, holding in held.items() if holding.places}, frozenset(routes.ours()))
+
+
+def move_to(target: Situation) -> None:
+    """Make it so, whatever is there. After a RelayError half-way, move to what was there before."""
+    with _told():
+        for way in routes.missing(target.ways):
+            routes.add(way)
+        now = {name: backend.held() for name, backend in BACKENDS.items()}
+        for name in [*target.held, *(name for name in now if name not in target.held)]:
+            holding = target.held.get(name, EMPTY)
+            if holding.places or now[name].places:
+                BACKENDS[name].put(holding)
+        for way in routes.stale(target.ways):
+            routes.delete(way)
+
+
+def check_clashes(config: Config, target: Situation) -> None:
+    """RelayError when something of others has our names, or their ip rules or routes would take our packets, or ours theirs."""
+    rules = config.rules
+    names = ("mark", "local_mark", "capture_mark") if target.ways else ("mark",)
+    marks = {name: getattr(rules, name) for name in names if getattr(rules, name)}
+    with _told():
+        found = routes.clashes(target.ways, marks)
+    step = "remove it, or whatever put it there"
+    found += [Problem(place, "nothing, or our own", "chains that we did not make", step) for place in foreign(present())]
+    if found:
+        raise RelayError(*found)
+
+
+def compare(now: Situation, target: Situation) -> list[str]:
+    """What move_to() would change, a line each; nothing when all is as wanted."""
+    lines: list[str] = []
+    for name in [*target.held, *(name for name in now.held if name not in target.held)]:
+        lines += differences(now.held.get(name, EMPTY), target.held.get(name, EMPTY))
+    changed = [f"  + {routes.text(way)}" for way in sorted(target.ways - now.ways, key=str)]
+    changed += [f"  - {routes.text(way)}" for way in sorted(now.ways - target.ways, key=str)]
+    return [*lines, *(["ip rules and routes: changed", *changed] if changed else [])]
+
+
+def foreign(now: Situation) -> list[str]:
+    """What has our name, but was not put there by us."""
+    return [f"{place}: not ours" for holding in now.held.values() if not holding.digest for place in holding.places]
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """The kernel's refusals as messages."""
+    try:
+        yield
+    except PermissionError as error:
+        step = "run it as root, or give the container this capability"
+        raise RelayError(
+            Problem("netlink", "CAP_NET_ADMIN in this network namespace", reason(error), step), exit_status=NO_PRIVILEGE
+        ) from None
+    except OSError as error:
+        raise RelayError(Problem("netlink", "rules and routes of this network namespace", reason(error))) from None

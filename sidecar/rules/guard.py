@@ -1,0 +1,101 @@
+"""The guard: a process that stays beside rules, tells when they change, and takes them away at its end.
+
+Owns: its loop, and the watching of whoever it works for. The keeper takes the rules away when the guard itself is killed.
+Never here: a change of its own making (apply, change).
+"""
+
+import contextlib
+import os
+import select
+import signal
+from collections.abc import Callable, Mapping
+
+from sidecar.config import Config
+from sidecar.errors import FAILED
+from sidecar.netlink import forget
+from sidecar.rules.apply import Applied, apply
+from sidecar.rules.change import NOTHING, compare, move_to, present, wanted
+from sidecar.rules.keeper import RELEASED, Keeper
+from sidecar.rules.watch import watch_routing, watch_rules
+
+LOOK_SECONDS = 2.0  # iptables-legacy tells nobody of a change
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+Told = Callable[[str, Mapping[str, object]], None]
+
+
+class Guard:
+    """One per process: run() returns when its end has come, and nothing of the rules is left."""
+
+    def __init__(self, config: Config, *, repair: bool, probe: bool, told: Told, parent: int | None = None) -> None:
+        self._config = config
+        self._repair = repair
+        self._probe = probe
+        self._told = told
+        self._parent = os.pidfd_open(os.getppid()) if parent is None else parent  # readable when it has died
+        self._aim = wanted(config, guarded=True, try_out=False)
+        self._changed: list[str] = []
+
+    def run(self) -> int:
+        """The exit status."""
+        wake = _wake_by_signals()
+        status: list[int] = []
+
+        def stay(keeper: Keeper) -> None:
+            keeper.guard()
+            status.append(self._stay(keeper, wake))
+
+        with contextlib.ExitStack() as closing:
+            watches = [closing.enter_context(opened()) for opened in (watch_rules, watch_routing)]
+            self._watches = {watch.fileno(): watch for watch in watches}
+            apply(self._config, guarded=True, probe=self._probe, after=stay, told=self._applied)
+        return status[0]
+
+    def _applied(self, done: Applied) -> None:
+        self._told("applied", {"backend": done.backend, "probes": [f"{o.trial.direction}: {o.verdict}" for o in done.outcomes]})
+
+    def _stay(self, keeper: Keeper, wake: int) -> int:
+        poll = select.poll()
+        for descriptor in (wake, self._parent, keeper.gone, *self._watches):
+            poll.register(descriptor, select.POLLIN)
+        quiet = LOOK_SECONDS * 1000 if self._aim.backend.name == "iptables-legacy" else None
+        while True:
+            ready = {descriptor for descriptor, _ in poll.poll(quiet)}
+            if keeper.gone in ready:
+                return self._without_keeper(os.read(keeper.gone, 1))
+            if ready & {wake, self._parent}:
+                move_to(NOTHING)
+                keeper.dismiss()
+                self._told("removed", {"because": "this process was told to end" if wake in ready else "its parent has ended"})
+                return 0
+            for descriptor in ready & self._watches.keys():
+                forget(self._watches[descriptor])
+            self._look()
+
+    def _without_keeper(self, last_word: bytes) -> int:
+        if last_word == RELEASED:
+            self._told("released", {"because": "`rules remove` took over"})
+            return 0
+        move_to(NOTHING)
+        self._told("removed", {"because": "the keeper was killed"})
+        return FAILED
+
+    def _look(self) -> None:
+        """Tell of a change once, and of its end."""
+        changed = compare(present(), self._aim.situation)
+        if changed and self._repair:
+            move_to(self._aim.situation)
+            self._told("repaired", {"changes": changed})
+        elif changed != self._changed:
+            self._told("changed" if changed else "as planned again", {"changes": changed})
+            self._changed = changed
+
+
+def _wake_by_signals() -> int:
+    """A descriptor that is readable once a signal has come that ends us."""
+    wake, waker = os.pipe()
+    os.set_blocking(waker, False)
+    signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+    for number in ENDING:
+        signal.signal(number, lambda *_: None)
+    return wake

@@ -1,0 +1,248 @@
+"""The keeper: a second process, which undoes a change when the first one dies, or when nobody confirms it.
+
+It is forked before anything changes, in a session of its own, so that neither a hang-up nor Ctrl-C reaches it. A pipe joins the
+two, and its end tells of a death. Its address is an abstract unix socket, which lives in the network namespace alone: whoever
+holds it may change rules, and there it answers `rules confirm`, `rules rollback` and `rules remove`.
+
+Owns: that process, that socket and that pipe. Never here: what a change is (change); a file.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from sidecar.errors import Problem, RelayError
+
+ADDRESS = "\0relay-sidecar/rules"
+ANSWER_SECONDS = 5.0  # an undo takes a fraction of a second
+LOCK_SECONDS = 10.0  # how long a change waits for another one
+LOCK_POLL_SECONDS = 0.02
+WORD_BYTES = 256
+CREDENTIALS = struct.Struct("3i")  # ucred: pid, uid, gid
+
+RELEASED = b"r"  # by `rules remove`, which then does it itself
+
+CHANGING, CONFIRMING, GUARDING = "changing", "confirming", "guarding"
+
+Undo = Callable[[], None]
+
+
+class Holder(NamedTuple):
+    """What whoever holds the address is doing."""
+
+    state: str
+    seconds_left: int = 0
+
+
+class Keeper:
+    """The first process's end of it. Inside `with`, a change that raises is undone before the error goes on.
+
+    `undo` brings back what was there before, `clear` leaves nothing: that is what ends a guard.
+    """
+
+    def __init__(self, undo: Undo, clear: Undo) -> None:
+        self._undo = undo
+        self._lock = _take_address()
+        orders, self._orders = os.pipe()
+        self.gone, alive = os.pipe()  # readable when the keeper has died, or left the terminal
+        self._pid = os.fork()
+        if self._pid == 0:
+            os.close(self._orders)
+            os.close(self.gone)
+            _Kept(self._lock, orders, alive, undo, clear).live()
+        os.close(orders)
+        os.close(alive)
+        self._told = False
+
+    def __enter__(self) -> "Keeper":
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        try:
+            if error is not None:
+                self._undo()
+        finally:
+            if not self._told:
+                self.dismiss()
+            self._lock.close()
+
+    def dismiss(self) -> None:
+        """The change is done for good, or undone."""
+        self._tell("done")
+        self._leave()
+
+    def await_confirmation(self, seconds: float) -> None:
+        """Leave the keeper alone: unless `rules confirm` comes in time, it undoes the change."""
+        self._tell(f"confirm {seconds}")
+        os.read(self.gone, 1)
+        os.close(self._orders)
+
+    def guard(self) -> None:
+        """From now on the end of this process, however it comes, undoes the change."""
+        self._tell("guard")
+
+    def _tell(self, order: str) -> None:
+        self._told = True
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._orders, f"{order}\n".encode())
+
+    def _leave(self) -> None:
+        os.close(self._orders)
+        with contextlib.suppress(ChildProcessError):  # SIGCHLD is ignored: the kernel reaps it
+            os.waitpid(self._pid, 0)
+
+
+class _Kept:
+    """The second process."""
+
+    def __init__(self, lock: socket.socket, orders: int, alive: int, undo: Undo, clear: Undo) -> None:
+        self._lock = lock
+        self._orders: int | None = orders
+        self._alive = alive
+        self._undo = undo
+        self._clear = clear
+        self._state = CHANGING
+        self._deadline: float | None = None
+
+    def live(self) -> None:
+        """Until there is nothing left to keep; never returns."""
+        status = 1
+        try:
+            os.setsid()
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+                signal.signal(number, signal.SIG_IGN)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # it runs programs, and waits for them
+            while not self._turn():
+                pass
+            status = 0
+        except RelayError as error:
+            sys.stderr.write(f"{error}\n")
+        finally:
+            os._exit(status)
+
+    def _turn(self) -> bool:
+        """Wait for one thing and do it; whether that was the last."""
+        poll = select.poll()
+        poll.register(self._lock, select.POLLIN)
+        if self._orders is not None:
+            poll.register(self._orders, select.POLLIN)
+        left = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+        ready = {descriptor for descriptor, _ in poll.poll(None if left is None else left * 1000)}
+        if self._orders in ready:
+            return self._obey(os.read(self._orders, WORD_BYTES).decode())  # type: ignore[arg-type]
+        if self._lock.fileno() in ready:
+            return self._answer()
+        self._undo()  # nobody confirmed
+        return True
+
+    def _obey(self, orders: str) -> bool:
+        if not orders:  # the first process is dead
+            self._undo()
+            return True
+        order, *words = orders.split()
+        if order == "confirm":
+            self._state = CONFIRMING
+            self._deadline = time.monotonic() + float(words[0])
+            self._detach()
+        elif order == "guard":
+            self._state, self._undo = GUARDING, self._clear
+        return order == "done"
+
+    def _detach(self) -> None:
+        """From the terminal, which would wait for us, and from the first process, which may now leave."""
+        null = os.open(os.devnull, os.O_RDWR)
+        for descriptor in range(3):
+            os.dup2(null, descriptor)
+        os.close(self._alive)
+        self._orders = None
+
+    def _answer(self) -> bool:
+        with contextlib.suppress(OSError), contextlib.ExitStack() as closing:
+            client = closing.enter_context(self._lock.accept()[0])
+            client.settimeout(ANSWER_SECONDS)
+            _, uid, _ = _credentials(client)
+            word = client.recv(WORD_BYTES).decode()
+            if uid not in (0, os.geteuid()):
+                client.sendall(b"refused: another user")
+                return False
+            answer, over = self._do(word)
+            client.sendall(answer.encode())
+            return over
+        return False
+
+    def _do(self, word: str) -> tuple[str, bool]:
+        if word == "release" and self._state != CHANGING:
+            if self._state == GUARDING:
+                os.write(self._alive, RELEASED)
+            return "released", True
+        if word == "confirm" and self._state == CONFIRMING:
+            return "confirmed", True
+        if word == "rollback" and self._state == CONFIRMING:
+            self._undo()
+            return "rolled back", True
+        left = 0 if self._deadline is None else max(0, round(self._deadline - time.monotonic()))
+        return f"{self._state} {left}", False
+
+
+def ask(word: str) -> str | None:
+    """What the keeper of this network namespace answers; None when there is none."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(ANSWER_SECONDS)
+        try:
+            client.connect(ADDRESS)
+            pid, uid, _ = _credentials(client)
+            if uid not in (0, os.geteuid()):
+                found = f"pid {pid} of user {uid}, which holds its address"
+                raise RelayError(Problem("keeper", "a keeper of root or of this user", found, "end that process"))
+            client.sendall(word.encode())
+            return client.recv(WORD_BYTES).decode()
+        except ConnectionRefusedError:
+            return None
+        except TimeoutError:
+            return f"{CHANGING} 0"
+        except OSError as error:
+            raise RelayError(Problem("keeper", f"an answer to {word}", str(error))) from None
+
+
+def holder() -> Holder | None:
+    """Who keeps a change now."""
+    answer = ask("who")
+    if not answer:
+        return None
+    state, left = answer.split()
+    return Holder(state, int(left))
+
+
+def _credentials(sock: socket.socket) -> tuple[int, int, int]:
+    pid, uid, gid = CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))
+    return pid, uid, gid
+
+
+def _take_address() -> socket.socket:
+    """The lock of this network namespace. RelayError when a change that waits or is guarded holds it."""
+    lock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            lock.bind(ADDRESS)
+            lock.listen()
+            return lock
+        except OSError:
+            keeping = holder()
+        if keeping and keeping.state == CONFIRMING:
+            found = f"one that waits {keeping.seconds_left} s for its confirmation"
+            step = "`relay-sidecar rules confirm` or `relay-sidecar rules rollback` first"
+            raise RelayError(Problem("rules", "no other change under way", found, step))
+        if keeping and keeping.state == GUARDING:
+            step = "end that process, which removes its rules, or `relay-sidecar rules remove`"
+            raise RelayError(Problem("rules", "no other change under way", "rules that another process guards", step))
+        if time.monotonic() >= deadline:
+            raise RelayError(Problem("rules", "no other change under way", f"one that took over {LOCK_SECONDS:g} s"))
+        time.sleep(LOCK_POLL_SECONDS)

@@ -1,0 +1,169 @@
+"""What nf_tables holds, read by nfnetlink: no program is needed, nothing is made by looking, and nobody else's rules are read.
+
+Owns: the reading of tables, chains and whether a chain has rules, and the one change that a program cannot make safely:
+deleting what is empty, if nothing has changed since it was found empty.
+Never here: a rule that is written; the whole ruleset, which others may have made 60,000 rules long.
+"""
+
+import errno
+import socket
+import struct
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from sidecar.netlink import (
+    BUFFER_BYTES,
+    NETLINK_NETFILTER,
+    NLM_F_ACK,
+    NLM_F_REQUEST,
+    NLMSG_ERROR,
+    Message,
+    attribute,
+    attributes,
+    dump,
+    message,
+    opened,
+    order,
+    parse_messages,
+    text_of,
+)
+
+# linux/netfilter/nfnetlink.h, nf_tables.h
+NFNL_SUBSYS_NFTABLES = 10
+NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END, NFNL_BATCH_GENID = 16, 17, 1
+NFT_MSG_GETTABLE, NFT_MSG_DELTABLE, NFT_MSG_GETCHAIN, NFT_MSG_DELCHAIN, NFT_MSG_GETRULE, NFT_MSG_GETGEN = 1, 2, 4, 5, 7, 16
+NFTA_TABLE_NAME, NFTA_TABLE_USE = 1, 3
+NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME, NFTA_CHAIN_HOOK, NFTA_CHAIN_POLICY = 1, 3, 4, 5
+NFTA_RULE_TABLE, NFTA_RULE_CHAIN = 1, 2
+NFTA_GEN_ID = 1
+NF_ACCEPT = 1
+
+HEAD = struct.Struct("=BBH")  # nfgenmsg: family, version, res_id (network order)
+NUMBER = struct.Struct(">I")  # nf_tables' attributes are in network order
+TRIES = 5
+ABSENT = (errno.ENOENT, errno.EPROTONOSUPPORT, errno.EOPNOTSUPP, errno.EINVAL)  # no nf_tables in this kernel, or no such chain
+
+
+class Table(NamedTuple):
+    """A table: its family is an NFPROTO_ number."""
+
+    family: int
+    name: str
+
+
+class Chain(NamedTuple):
+    """A chain: a base chain has a hook and a policy."""
+
+    name: str
+    is_base: bool
+    accepts: bool
+
+
+def tables() -> list[Table]:
+    """Every table of this network namespace. PermissionError without CAP_NET_ADMIN."""
+    answers = _listed(NFT_MSG_GETTABLE, 0, b"")
+    return [_table_of(answer) for answer in answers]
+
+
+def chains(family: int, table: str) -> list[Chain]:
+    """The chains of a table."""
+    answers = _listed(NFT_MSG_GETCHAIN, family, attribute(NFTA_CHAIN_TABLE, _name(table)))
+    found = []
+    for answer in answers:
+        parts = _parts(answer)
+        if text_of(parts.get(NFTA_CHAIN_TABLE, b"")) == table:  # kernels before 6.2 list those of every table
+            policy = parts.get(NFTA_CHAIN_POLICY, NUMBER.pack(NF_ACCEPT))
+            name = text_of(parts.get(NFTA_CHAIN_NAME, b""))
+            found.append(Chain(name, NFTA_CHAIN_HOOK in parts, NUMBER.unpack(policy)[0] == NF_ACCEPT))
+    return found
+
+
+def has_rules(family: int, table: str, chain: str) -> bool:
+    """Whether a chain holds a rule, anybody's."""
+    names = attribute(NFTA_RULE_TABLE, _name(table)) + attribute(NFTA_RULE_CHAIN, _name(chain))
+    return bool(_listed(NFT_MSG_GETRULE, family, names))
+
+
+def delete_empty(family: int, table: str, names: Iterable[str], *, table_too: bool) -> None:
+    """Delete those base chains that hold nothing and accept, then the table if nothing is left in it.
+
+    The kernel does it only if nobody has changed anything since they were looked at.
+    """
+    for _ in range(TRIES):
+        generation = _generation()
+        there = chains(family, table)
+        empty = [
+            chain.name
+            for chain in there
+            if chain.name in set(names) and chain.is_base and chain.accepts and not has_rules(family, table, chain.name)
+        ]
+        orders = [(NFT_MSG_DELCHAIN, _named(NFTA_CHAIN_TABLE, table) + _named(NFTA_CHAIN_NAME, name)) for name in empty]
+        if table_too and len(empty) == len(there) == _in_use(family, table):
+            orders.append((NFT_MSG_DELTABLE, _named(NFTA_TABLE_NAME, table)))
+        if not orders or _done(generation, family, orders):
+            return
+
+
+def _done(generation: int, family: int, orders: list[tuple[int, bytes]]) -> bool:
+    """One transaction; False when it came too late."""
+    head = HEAD.pack(0, 0, socket.htons(NFNL_SUBSYS_NFTABLES))
+    batch = message(NFNL_MSG_BATCH_BEGIN, head + attribute(NFNL_BATCH_GENID, NUMBER.pack(generation)), NLM_F_REQUEST)
+    for number, (kind, body) in enumerate(orders, 1):
+        batch += message(_type(kind), HEAD.pack(family, 0, 0) + body, NLM_F_REQUEST | NLM_F_ACK, number)
+    batch += message(NFNL_MSG_BATCH_END, head, NLM_F_REQUEST)
+    with opened(NETLINK_NETFILTER) as netlink:
+        netlink.send(batch)
+        answered = 0
+        while answered < len(orders):
+            for answer in parse_messages(netlink.recv(BUFFER_BYTES)):
+                error = -struct.unpack_from("=i", answer.body)[0] if answer.type == NLMSG_ERROR else 0
+                if error == errno.ERESTART:
+                    return False
+                if error:
+                    raise OSError(error, "nf_tables refused to delete what is empty")
+                answered += 1
+    return True
+
+
+def _in_use(family: int, table: str) -> int:
+    """How many chains, sets, maps and other objects a table holds."""
+    answers = _listed(NFT_MSG_GETTABLE, family, b"")
+    uses = [_parts(answer).get(NFTA_TABLE_USE, b"") for answer in answers if _table_of(answer) == (family, table)]
+    return int(NUMBER.unpack(uses[0])[0]) if uses and len(uses[0]) == NUMBER.size else 0
+
+
+def _table_of(answer: Message) -> Table:
+    return Table(answer.body[0], text_of(_parts(answer).get(NFTA_TABLE_NAME, b"")))
+
+
+def _generation() -> int:
+    """A number that grows with every change."""
+    with opened(NETLINK_NETFILTER) as netlink:
+        answers = order(netlink, _type(NFT_MSG_GETGEN), HEAD.pack(0, 0, 0))
+    return int(NUMBER.unpack(_parts(answers[0])[NFTA_GEN_ID])[0])
+
+
+def _listed(kind: int, family: int, body: bytes) -> list[Message]:
+    try:
+        with opened(NETLINK_NETFILTER) as netlink:
+            return dump(netlink, _type(kind), HEAD.pack(family, 0, 0) + body)
+    except OSError as error:
+        if error.errno in ABSENT:
+            return []
+        raise
+
+
+def _type(kind: int) -> int:
+    return NFNL_SUBSYS_NFTABLES << 8 | kind
+
+
+def _parts(answer: Message) -> dict[int, bytes]:
+    return attributes(answer.body[HEAD.size :])
+
+
+def _name(name: str) -> bytes:
+    return name.encode() + b"\0"
+
+
+def _named(kind: int, name: str) -> bytes:
+    return attribute(kind, _name(name))

@@ -1,0 +1,1 @@
+"""Rules: plans, their spelling, and what is refused."""
