@@ -57,6 +57,12 @@ def run_options(parser: Parser) -> None:
         type=of_kind(interface()),
         metavar="IF",
     )
+    parser.add_argument(
+        "--with-rules",
+        action="store_true",
+        help="apply the rules once the listeners are bound, repair them, and remove them at the end, also when killed; "
+        "needs CAP_NET_ADMIN at start (default: rules are not touched)",
+    )
     level, form = Log.keys["level"], Log.keys["format"]
     option(
         parser,
@@ -114,7 +120,8 @@ COMMANDS = {
         "finish for drain_timeout and exit 0. A second signal resets what is left and exits 1. SIGUSR1 drains\n"
         "too, but never counts as the second. SIGHUP reads the configuration again. SIGUSR2 and SIGALRM are\n"
         "ignored. Started as root, it becomes relay.user and keeps CAP_NET_RAW or CAP_NET_ADMIN alone, if\n"
-        "anything. Rules are not touched: without them nothing is captured.",
+        "anything. Without --with-rules somebody else applies the rules, such as `rules apply` in an init\n"
+        "container; without rules nothing is captured.",
         run_options,
         commands.run,
     ),

@@ -16,7 +16,7 @@ from typing import Any
 from sidecar.config import Config, Flags, load_admin, load_config
 from sidecar.config.kinds import write_duration
 from sidecar.config.network_kinds import family_of
-from sidecar.errors import FAILED, Problem, RelayError, reason
+from sidecar.errors import BAD_CONFIG, FAILED, Problem, RelayError, reason
 from sidecar.report.flows import BEGINNING, EQUAL
 
 ANSWER_SECONDS = 10.0  # a relay answers in milliseconds; this one is stuck
@@ -38,14 +38,16 @@ def check(arguments: Namespace) -> int:
     try:
         config = load_config(flags, os.environ)
         _check_machine(config)
+        rules_problems = _check_rules(config)
     except RelayError as error:
         if arguments.json:
             _say_json({"valid": False, "problems": [problem._asdict() for problem in error.problems]})
         raise
-    for problem in config.warnings:
+    warned = [*config.warnings, *rules_problems]
+    for problem in warned:
         sys.stderr.write(f"warning: {problem}\n")
     if arguments.json:
-        warnings = [problem._asdict() for problem in config.warnings]
+        warnings = [problem._asdict() for problem in warned]
         _say_json({"valid": True, "warnings": warnings, "configuration": _effective(config)})
     else:
         listeners = ", ".join(f"{listener.name} {listener.port} {listener.capture}" for listener in config.listeners)
@@ -65,6 +67,17 @@ def _check_machine(config: Config) -> None:
         with contextlib.suppress(OSError):  # no rtnetlink in a sandbox: run will tell
             if target:
                 refuse_own_listener(config, target, own_networks())
+
+
+def _check_rules(config: Config) -> list[Problem]:
+    """Why there can be no rules: an error where rules are asked for, else a warning, since people write their own."""
+    from sidecar.rules.choices import captured, problems
+
+    backend = "iptables" if config.rules.backend.startswith("iptables") else "nft"
+    found = problems(config, backend, guarded=config.with_rules) if captured(config) or config.with_rules else []
+    if found and (config.with_rules or config.rules.given - {"mark"}):
+        raise RelayError(*found, exit_status=BAD_CONFIG)
+    return found
 
 
 def wait(arguments: Namespace) -> int:
@@ -128,6 +141,7 @@ def _flags(arguments: Namespace) -> Flags:
         arguments.interface or "",
         arguments.log_level or "",
         arguments.log_format or "",
+        arguments.with_rules,
     )
 
 

@@ -38,6 +38,7 @@ class Flags(NamedTuple):
     interface: str = ""
     log_level: str = ""
     log_format: str = ""
+    with_rules: bool = False
 
 
 class Config(NamedTuple):
@@ -50,6 +51,7 @@ class Config(NamedTuple):
     log: Log
     admin: Admin
     interface: str
+    with_rules: bool
     warnings: tuple[Problem, ...]
     places: Mapping[str, str]  # of the keys that a flag or the environment set: which
 
@@ -120,6 +122,7 @@ class _Loading:
             log,
             admin,
             self.flags.interface,
+            self.flags.with_rules,
             tuple(self.warnings),
             self.places,
         )

@@ -25,25 +25,27 @@ Told = Callable[[str, Mapping[str, object]], None]
 
 
 class Guard:
-    """One per process: run() returns when its end has come, and nothing of the rules is left."""
+    """One per process: run() returns when its end has come, and nothing of the rules is left.
+
+    `parent` becomes readable when whoever it works for has died; without one it is our parent, and a signal ends us too.
+    """
 
     def __init__(self, config: Config, *, repair: bool, probe: bool, told: Told, parent: int | None = None) -> None:
         self._config = config
         self._repair = repair
         self._probe = probe
         self._told = told
-        self._parent = os.pidfd_open(os.getppid()) if parent is None else parent  # readable when it has died
+        self._wakes = [_wake_by_signals(), os.pidfd_open(os.getppid())] if parent is None else [parent]
         self._aim = wanted(config, guarded=True, try_out=False)
         self._changed: list[str] = []
 
     def run(self) -> int:
         """The exit status."""
-        wake = _wake_by_signals()
         status: list[int] = []
 
         def stay(keeper: Keeper) -> None:
             keeper.guard()
-            status.append(self._stay(keeper, wake))
+            status.append(self._stay(keeper))
 
         with contextlib.ExitStack() as closing:
             watches = [closing.enter_context(opened()) for opened in (watch_rules, watch_routing)]
@@ -54,19 +56,19 @@ class Guard:
     def _applied(self, done: Applied) -> None:
         self._told("applied", {"backend": done.backend, "probes": [f"{o.trial.direction}: {o.verdict}" for o in done.outcomes]})
 
-    def _stay(self, keeper: Keeper, wake: int) -> int:
+    def _stay(self, keeper: Keeper) -> int:
         poll = select.poll()
-        for descriptor in (wake, self._parent, keeper.gone, *self._watches):
+        for descriptor in (*self._wakes, keeper.gone, *self._watches):
             poll.register(descriptor, select.POLLIN)
         quiet = LOOK_SECONDS * 1000 if self._aim.backend.name == "iptables-legacy" else None
         while True:
             ready = {descriptor for descriptor, _ in poll.poll(quiet)}
             if keeper.gone in ready:
                 return self._without_keeper(os.read(keeper.gone, 1))
-            if ready & {wake, self._parent}:
+            if ready & set(self._wakes):
                 move_to(NOTHING)
                 keeper.dismiss()
-                self._told("removed", {"because": "this process was told to end" if wake in ready else "its parent has ended"})
+                self._told("removed", {"because": "told to end" if self._wakes[0] in ready else "the parent has ended"})
                 return 0
             for descriptor in ready & self._watches.keys():
                 forget(self._watches[descriptor])

@@ -136,7 +136,7 @@ class _Kept:
         left = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
         ready = {descriptor for descriptor, _ in poll.poll(None if left is None else left * 1000)}
         if self._orders in ready:
-            return self._obey(os.read(self._orders, WORD_BYTES).decode())  # type: ignore[arg-type]
+            return self._obey(os.read(self._orders, WORD_BYTES).decode())
         if self._lock.fileno() in ready:
             return self._answer()
         self._undo()  # nobody confirmed
