@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from sidecar.config import Config
 from sidecar.errors import NO_PRIVILEGE, Problem, RelayError, reason
+from sidecar.rules import marks as foreign_marks
 from sidecar.rules import routes
 from sidecar.rules.backends import BACKENDS, Backend, choose
 from sidecar.rules.held import EMPTY, Holding, differences
@@ -100,7 +101,7 @@ def check_clashes(config: Config, target: Situation) -> None:
     names = ("mark", "local_mark", "capture_mark") if target.ways else ("mark",)
     marks = {name: getattr(rules, name) for name in names if getattr(rules, name)}
     with _told():
-        found = routes.clashes(target.ways, marks)
+        found = [*routes.clashes(target.ways, marks), *foreign_marks.clashes(marks)]
     step = "remove it, or whatever put it there"
     found += [Problem(place, "nothing, or our own", "chains that we did not make", step) for place in foreign(present())]
     if found:

@@ -36,7 +36,7 @@ def missing(name: str) -> RelayError:
     return RelayError(Problem(name, "the program in PATH", "none", step))
 
 
-def run(name: str, arguments: Sequence[str], stdin: str = "") -> str:
+def run(name: str, arguments: Sequence[str], stdin: str = "", *, seconds: float = SECONDS) -> str:
     """What the program printed; ProgramFailed with its complaint, RelayError when it cannot be run."""
     path = path_of(name)
     if path is None:
@@ -47,12 +47,12 @@ def run(name: str, arguments: Sequence[str], stdin: str = "") -> str:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=SECONDS,
+            timeout=seconds,
             check=False,
             env=_environment(),
         )
     except subprocess.TimeoutExpired:
-        raise RelayError(Problem(name, f"to end within {SECONDS:g} s", "it still ran and was killed")) from None
+        raise RelayError(Problem(name, f"to end within {seconds:g} s", "it still ran and was killed")) from None
     except OSError as error:
         raise RelayError(Problem(path, "a program that runs", reason(error))) from None
     if done.returncode:
