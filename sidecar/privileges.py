@@ -30,7 +30,10 @@ CAPABILITY_BITS = 64
 UNLIMITED_FILES = 1 << 20  # fs.nr_open: what "unlimited" comes to
 CAPABILITIES: Final = {"CAP_NET_RAW": 1 << 13, "CAP_NET_ADMIN": 1 << 12}  # either will do: the weaker one is tried first
 # linux/capability.h: the ones that a message can be about
-NAMED_CAPABILITIES: Final = {"CAP_SETGID": 6, "CAP_SETUID": 7, "CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13, "CAP_SYS_ADMIN": 21}
+NAMED_CAPABILITIES: Final = {
+    **{"CAP_SETGID": 6, "CAP_SETUID": 7, "CAP_NET_BIND_SERVICE": 10},
+    **{"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13, "CAP_SYS_ADMIN": 21},
+}
 HOW_TO_GRANT = "start it as root (it keeps this capability alone), or give it to the program with setcap"
 
 

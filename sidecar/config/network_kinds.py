@@ -157,3 +157,9 @@ def network() -> Kind[str]:
 def interface() -> Kind[str]:
     """The name of a network interface, as the kernel allows it (dev_valid_name: 1 to 15 bytes, no slash, colon or space)."""
     return pattern("the name of a network interface, such as eth0", r"(?!\.\.?$)[!-.0-9;-~]{1,15}")
+
+
+def ruled_interface() -> Kind[str]:
+    """The same for rules, without what nft or iptables would take for a quote, an option, a negation or a wildcard."""
+    expected = "the name of a network interface, of letters, digits, dots, dashes, underscores and at signs"
+    return pattern(expected, r"(?!\.\.?$)[A-Za-z0-9._@][A-Za-z0-9._@-]{0,14}")

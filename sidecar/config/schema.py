@@ -26,10 +26,10 @@ from sidecar.config.network_kinds import (
     HIGHEST_PORT,
     all_or_port_ranges,
     endpoint,
-    interface,
     listen_address,
     network,
     port_ranges,
+    ruled_interface,
 )
 from sidecar.users import HIGHEST_ID, Account, find_group, find_user
 
@@ -105,7 +105,7 @@ def _networks() -> Kind[tuple[str, ...]]:
 
 
 def _interfaces() -> Kind[tuple[str, ...]]:
-    return array(interface(), "interface names", most=64)
+    return array(ruled_interface(), "interface names", most=64)
 
 
 def _socket_path_kind() -> Kind[str]:

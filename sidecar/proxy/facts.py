@@ -128,7 +128,7 @@ class Facts:
             "dial_errors": self._engine.dial_errors(),
         }
 
-    def families(self, *, ready: bool, limits: Limits, log_dropped: int) -> list[Family]:
+    def families(self, *, ready: bool, limits: Limits, log_dropped: int, rules_work: bool | None) -> list[Family]:
         """Every metric. Labels are listener, direction, reason, errno and limit: all from closed sets."""
         return [
             *self._per_listener(),
@@ -136,6 +136,7 @@ class Facts:
             Family("relay_flows", "gauge", "Flows that live now", [Sample(self._engine.live)]),
             Family("relay_workers_running", "gauge", "Worker threads that run", [Sample(self._engine.running)]),
             Family("relay_ready", "gauge", "1 while new connections are taken", [Sample(ready)]),
+            *_rules(rules_work),
             Family(
                 "relay_limit",
                 "gauge",
@@ -182,6 +183,12 @@ class Facts:
 
     def _labels(self) -> list[list[tuple[str, str]]]:
         return [[("listener", shown.listener.name), ("direction", shown.listener.direction)] for shown in self._listeners]
+
+
+def _rules(work: bool | None) -> list[Family]:
+    """Where nobody can tell, there is no figure."""
+    text = "1 while the rules are those of the configuration"
+    return [] if work is None else [Family("relay_rules_ok", "gauge", text, [Sample(work)])]
 
 
 def _written(address: Address | None) -> str | None:

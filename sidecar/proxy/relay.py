@@ -82,6 +82,9 @@ class Relay:
         self._loop.watch(signals.fileno(), READABLE, lambda: self._on_signals(signals.take()))
         self._watch_engine()
         self._watch_addresses()
+        self._started.rules.watch(self._loop)
+        if self._started.companion:
+            self._loop.watch(self._started.companion.fileno(), READABLE, self._on_companion)
         self._report.record(
             "info", "ready", listeners={shown.listener.name: shown.addresses for shown in self._started.listeners}
         )
@@ -152,6 +155,14 @@ class Relay:
             self._report.record("debug", "addresses", own_networks=networks)
         self._loop.call_later(ADDRESSES_PAUSE_SECONDS, self._watch_addresses)
 
+    def _on_companion(self) -> None:
+        """The rules were changed, or put right again, or their guard is gone."""
+        companion = self._started.companion
+        for word in companion.take() if companion else []:
+            self._started.rules.hear_companion(word)
+            if companion and word["event"] == "gone":
+                self._loop.forget(companion.fileno())
+
     def _pat_watchdog(self) -> None:
         seconds = watchdog_seconds()
         if seconds:
@@ -197,6 +208,8 @@ class Relay:
         while self._record_finished():
             self._report.settle(deadline - time.monotonic())
         self._admin.close()
+        if self._started.companion:
+            self._started.companion.end()
         self._report.record(
             "info",
             "stop",
@@ -225,6 +238,7 @@ class Relay:
         for problem in fresh.warnings:
             self._report.warn(problem)
         self._report.record("warn" if changes.restart or changes.rules else "info", "reload", **changes._asdict())
+        self._started.rules.expect(fresh)
         return changes
 
     def _configure_engine(self) -> None:
@@ -239,6 +253,7 @@ class Relay:
             **self._answer_state(arguments),
             "uptime_s": round(time.monotonic() - self._since, 3),
             "limits": limits_of(self._config, self._started)._asdict(),
+            **self._started.rules.fields(),
             **self._facts.stats(),
             "log_records_dropped": self._report.dropped,
         }
@@ -262,7 +277,10 @@ class Relay:
 
     def _metrics_page(self) -> Page:
         families = self._facts.families(
-            ready=not self._cause, limits=limits_of(self._config, self._started), log_dropped=self._report.dropped
+            ready=not self._cause,
+            limits=limits_of(self._config, self._started),
+            log_dropped=self._report.dropped,
+            rules_work=self._started.rules.works,
         )
         return Page(exposition(families), content_type=CONTENT_TYPE)
 

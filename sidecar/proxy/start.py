@@ -30,7 +30,9 @@ from sidecar.privileges import (
     sufficient_capability,
     what_sockets_need,
 )
+from sidecar.proxy.companion import Companion
 from sidecar.proxy.facts import Limits, Shown
+from sidecar.proxy.rules_state import RulesState, begin
 from sidecar.proxy.settings import engine_settings, flow_capacity, worker_count
 from sidecar.report import Fields, Report
 from sidecar.target import refuse_own_listener, resolve_target
@@ -50,11 +52,13 @@ class Started(NamedTuple):
     workers: int
     listeners: list[Shown]
     sockets: Sockets
+    rules: RulesState
     watcher: socket.socket  # readable when own_networks may have changed
     own_networks: tuple[str, ...]
     open_files: int
     capacity: int  # the most flows that open_files allows
     engine: Engine
+    companion: Companion | None  # of --with-rules
 
 
 def start(config: Config, report: Report) -> Started:
@@ -72,6 +76,10 @@ def start(config: Config, report: Report) -> Started:
     if identity.user.id != os.geteuid():
         for name in LATER_IMPORTS:
             importlib.import_module(name)
+
+    # With the privileges that are given up here, and while the interpreter's directory is readable.
+    companion = Companion(config) if config.with_rules else None
+    rules = begin(config, report)
 
     become(identity, config.where("relay.user"))
     if identity.user.id == 0:
@@ -93,6 +101,8 @@ def start(config: Config, report: Report) -> Started:
     settings = engine_settings(config, report.access, capacity, mark, networks)
     engine = _engine(config, settings, workers, capacity)
     _hand_over(engine, bound, target)
+    if companion:  # from here on connections wait for the workers
+        rules.hear_companion(companion.apply())
     return Started(
         identity=identity,
         capability=capability,
@@ -101,11 +111,13 @@ def start(config: Config, report: Report) -> Started:
         workers=workers,
         listeners=shown,
         sockets=sockets,
+        rules=rules,
         watcher=watcher,
         own_networks=networks,
         open_files=open_files,
         capacity=capacity,
         engine=engine,
+        companion=companion,
     )
 
 
@@ -139,6 +151,7 @@ def start_fields(config: Config, started: Started) -> Fields:
         "pipes": limits.pipes,
         "mark": f"{started.mark:#x}" if started.mark else None,
         "own_networks": len(started.own_networks),
+        "rules": started.rules.state,
     }
     return {**fields, "note": identity.note} if identity.note else fields
 

@@ -89,9 +89,9 @@ class Report:
         if self.writes(level):
             self._records.put(self._line(wall_ns, level, event, fields) for wall_ns, fields in records)
 
-    def warn(self, problem: Problem) -> None:
-        """Something that is not as it should be, though the relay goes on."""
-        self.record("warn", "warning", message=str(problem))
+    def warn(self, problem: Problem, event: str = "warning", fields: Fields | None = None) -> None:
+        """Something that is not as it should be, though the relay goes on. The record may have fields of its own."""
+        self.record("warn", event, **({"message": str(problem)} if fields is None else fields))
         if self.writes("warn"):
             self._messages.put([f"warning: {problem}\n"])
 

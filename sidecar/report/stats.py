@@ -19,6 +19,7 @@ def page(stats: Mapping[str, Any]) -> str:
     lines = [
         f"relay-sidecar {stats['version']}, pid {stats['pid']}, {stats['state']}, up {uptime}",
         f"{stats['live']} flows live, of at most {limits['flows']}",
+        _rules(stats),
         "",
         aligned(HEADINGS, [_cells(listener) for listener in stats["listeners"]], FIGURES),
     ]
@@ -31,6 +32,12 @@ def page(stats: Mapping[str, Any]) -> str:
     if not_zero:
         lines += ["", aligned(("COUNTER", "COUNT"), not_zero, ("COUNT",))]
     return "\n".join(lines)
+
+
+def _rules(stats: Mapping[str, Any]) -> str:
+    """ "rules: changed by nft (pid 12): inet relay_sidecar: other rules than were applied"."""
+    by = f" by {stats['rules_by']}" if stats["rules_by"] and stats["rules"] != "ok" else ""
+    return f"rules: {stats['rules']}{by}{': ' + stats['rules_detail'] if stats['rules_detail'] else ''}"
 
 
 def _cells(listener: Mapping[str, Any]) -> tuple[str, ...]:

@@ -100,8 +100,9 @@ class Iptables:
         present = self.held()
         for family, text in self._scripts(present, wanted).items():
             self._run(family, "-restore", ["-w", LOCK_SECONDS, "--noflush"], text)
-        if not wanted.places:
-            self._tidy(present)
+        for where, made in present.made.items():
+            if not iptables.inside(wanted.texts(), where):
+                _tidy(where, made)
 
     def _scripts(self, present: Holding, wanted: Holding) -> dict[int, str]:
         """What to tell each family, that has anything of ours or is to have it."""
@@ -127,12 +128,6 @@ class Iptables:
         bases = [chain for chain in after if not chain.startswith(PREFIX) and chain not in found]
         return sorted({*earlier, *bases, *([] if self._has_table(family, table) else ["table"])})
 
-    def _tidy(self, present: Holding) -> None:
-        for where, made in present.made.items():
-            family, table = where.split()
-            bases = [chain for chain in made if chain != "table"]
-            tables.delete_empty(NFPROTO[family], table, bases, table_too="table" in made)
-
     def _has_table(self, family: int, table: str) -> bool:
         return (NFPROTO[iptables.FAMILIES[family]], table) in {tuple(entry) for entry in tables.tables()}
 
@@ -149,6 +144,12 @@ class Iptables:
 
     def _run(self, family: int, what: str, arguments: Sequence[str], stdin: str = "") -> str:
         return run(program(family, self.name.removeprefix("iptables-"), what), arguments, stdin)
+
+
+def _tidy(where: str, made: Sequence[str]) -> None:
+    """Take away what apply had to make in a table, as far as it is empty."""
+    family, table = where.split()
+    tables.delete_empty(NFPROTO[family], table, [name for name in made if name != "table"], table_too="table" in made)
 
 
 BACKENDS: Mapping[str, Backend] = {backend.name: backend for backend in (Nft(), Iptables("nft"), Iptables("legacy"))}

@@ -8,7 +8,7 @@ import contextlib
 import os
 import select
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from sidecar.config import Config
 from sidecar.errors import FAILED
@@ -18,6 +18,7 @@ from sidecar.rules.change import NOTHING, compare, move_to, present, wanted
 from sidecar.rules.keeper import RELEASED, Keeper
 from sidecar.rules.watch import watch_routing, watch_rules
 
+SHOWN_LINES = 4  # of a difference, in a record
 LOOK_SECONDS = 2.0  # iptables-legacy tells nobody of a change
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -87,10 +88,15 @@ class Guard:
         changed = compare(present(), self._aim.situation)
         if changed and self._repair:
             move_to(self._aim.situation)
-            self._told("repaired", {"changes": changed})
+            self._told("repaired", _shown(changed))
         elif changed != self._changed:
-            self._told("changed" if changed else "as planned again", {"changes": changed})
+            self._told("changed" if changed else "as planned again", _shown(changed))
             self._changed = changed
+
+
+def _shown(changes: Sequence[str]) -> Mapping[str, object]:
+    """How many lines, and the first ones: `rules plan` shows all."""
+    return {"differences": len(changes), "first": [line.strip() for line in changes[:SHOWN_LINES]]}
 
 
 def _wake_by_signals() -> int:

@@ -139,7 +139,8 @@ def _conditions(rule: Rule, family: int) -> Iterator[str]:
             protocol = "! -p tcp" if match.negated else protocol
         elif match.kind in _ADDRESSES:
             values = [value for value in match.values if match.kind.endswith("interface") or (":" in value) == (family == V6)]
-            addresses.append([f"{_ADDRESSES[match.kind]} {value}" for value in values])
+            if not any(value.endswith("/0") for value in values):  # every address: iptables gives no such words back
+                addresses.append([f"{_ADDRESSES[match.kind]} {value}" for value in values])
         else:
             alternatives.append(list(_MATCHES[match.kind](match)))
     addresses.sort(key=lambda words: list(_ADDRESSES.values()).index(words[0].split()[0]) if words else 0)

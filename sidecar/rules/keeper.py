@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from sidecar.errors import Problem, RelayError
+from sidecar.rules import programs
 
 ADDRESS = "\0relay-sidecar/rules"
 ANSWER_SECONDS = 5.0  # an undo takes a fraction of a second
@@ -59,6 +60,7 @@ class Keeper:
             _Kept(self._lock, orders, alive, undo, clear).live()
         os.close(orders)
         os.close(alive)
+        programs.share(self._orders)  # one that outlives us changes rules: undoing waits for it
         self._told = False
 
     def __enter__(self) -> "Keeper":
@@ -82,7 +84,7 @@ class Keeper:
         """Leave the keeper alone: unless `rules confirm` comes in time, it undoes the change."""
         self._tell(f"confirm {seconds}")
         os.read(self.gone, 1)
-        os.close(self._orders)
+        self._close()
 
     def guard(self) -> None:
         """From now on the end of this process, however it comes, undoes the change."""
@@ -93,8 +95,12 @@ class Keeper:
         with contextlib.suppress(BrokenPipeError):
             os.write(self._orders, f"{order}\n".encode())
 
-    def _leave(self) -> None:
+    def _close(self) -> None:
+        programs.unshare(self._orders)
         os.close(self._orders)
+
+    def _leave(self) -> None:
+        self._close()
         with contextlib.suppress(ChildProcessError):  # SIGCHLD is ignored: the kernel reaps it
             os.waitpid(self._pid, 0)
 

@@ -48,7 +48,7 @@ def render(plan: Plan) -> dict[str, list[str]]:
 
 
 def read(listing: str) -> Holding:
-    """What `nft list table` printed: white space, counters and the spelling of numbers make no difference."""
+    """What `nft list table` printed: white space, counters, the spelling of numbers and the order of names make no difference."""
     places: dict[str, list[Line]] = {}
     place = digest = ""
     for raw in re.sub(r"\{ [^{}]*\n[^{}]*\}", _joined, listing).splitlines():
@@ -77,6 +77,7 @@ def _block(heading: str, lines: Sequence[str]) -> str:
 def _read_line(line: str) -> Line:
     counted = re.search(r"counter packets (\d+) bytes (\d+)", line)
     text = _numbers(re.sub(r"counter packets \d+ bytes \d+", "counter", line))
+    text = re.sub(r'\{ ("[^{}]*") \}', _in_order, text)
     return Line(text, int(counted[1]), int(counted[2])) if counted else Line(text)
 
 
@@ -87,6 +88,11 @@ def _numbers(line: str) -> str:
 
 def _joined(match: "re.Match[str]") -> str:
     return " ".join(match[0].split())
+
+
+def _in_order(match: "re.Match[str]") -> str:
+    """nft orders names as the numbers that their bytes make on this machine."""
+    return _set(sorted(match[1].split(", ")))
 
 
 def _rule(rule: Rule) -> str:

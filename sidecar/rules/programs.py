@@ -1,7 +1,7 @@
 """The programs that speak to the kernel for us: found, run with a limit, their complaints made into messages.
 
 Owns: every subprocess of the rules. What they are told goes over stdin, never through a shell.
-Never here: what they are told (nft, iptables).
+Never here: what they are told (nft, iptables); whose death is waited for (keeper).
 """
 
 import os
@@ -17,6 +17,9 @@ SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"  # 
 PACKAGES = {"nft": "nftables"}
 NOT_PERMITTED = ("operation not permitted", "permission denied")
 XTABLES_LOCK = "/run/xtables.lock"  # of iptables-legacy, which makes it
+
+
+_shared: set[int] = set()
 
 
 class ProgramFailed(RelayError):
@@ -36,6 +39,16 @@ def missing(name: str) -> RelayError:
     return RelayError(Problem(name, "the program in PATH", "none", step))
 
 
+def share(descriptor: int) -> None:
+    """Programs hold it open too, from now on: whoever waits for its end waits for one that outlives us as well."""
+    _shared.add(descriptor)
+
+
+def unshare(descriptor: int) -> None:
+    """Before it is closed."""
+    _shared.discard(descriptor)
+
+
 def run(name: str, arguments: Sequence[str], stdin: str = "", *, seconds: float = SECONDS) -> str:
     """What the program printed; ProgramFailed with its complaint, RelayError when it cannot be run."""
     path = path_of(name)
@@ -50,6 +63,7 @@ def run(name: str, arguments: Sequence[str], stdin: str = "", *, seconds: float 
             timeout=seconds,
             check=False,
             env=_environment(),
+            pass_fds=_shared,
         )
     except subprocess.TimeoutExpired:
         raise RelayError(Problem(name, f"to end within {seconds:g} s", "it still ran and was killed")) from None

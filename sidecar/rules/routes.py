@@ -24,7 +24,7 @@ from sidecar.netlink import (
     opened,
     order,
 )
-from sidecar.rules.model import MARK_MASK
+from sidecar.rules.model import MARK_MASK, V4, Plan
 
 # linux/rtnetlink.h, linux/fib_rules.h
 RTM_DELROUTE, RTM_NEWRULE, RTM_DELRULE, RTM_GETRULE = 25, 32, 33, 34
@@ -68,6 +68,18 @@ class Found(NamedTuple):
     way: Way
     protocol: int
     inverted: bool = False  # a rule for packets without this mark
+
+
+def ways_of(plan: Plan) -> frozenset[Way]:
+    """The ip rules and routes of a plan."""
+    if plan.routing is None:
+        return frozenset()
+    ways: set[Way] = set()
+    for number in plan.families:
+        family = socket.AF_INET if number == V4 else socket.AF_INET6
+        ways.add(LocalRoute(family, plan.routing.table))
+        ways |= {PolicyRule(family, plan.routing.priority, mark, MARK_MASK, plan.routing.table) for mark in plan.routing.marks}
+    return frozenset(ways)
 
 
 def ours() -> list[Way]:

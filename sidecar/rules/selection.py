@@ -49,9 +49,8 @@ def own_owner(config: Config) -> list[Rule]:
 def inbound_exemptions(config: Config) -> list[Rule]:
     """Connections to this machine that are never captured."""
     rules = config.rules
-    skipped = merged([*own_ports(config), *rules.inbound_exclude_ports])
     return [
-        Rule("ports of the relay, ssh, and excluded ones", (Match("dst_ports", skipped),), (RETURN,)),
+        Rule("ports of the relay, ssh, and excluded ones", (Match("dst_ports", skipped_ports(config)),), (RETURN,)),
         *_excluded(_values("in_interface", rules.inbound_exclude_interfaces)),
         *_excluded(_nets("src_nets", rules.inbound_exclude_cidrs)),
     ]
@@ -99,12 +98,18 @@ def gateway_exemptions(config: Config) -> list[Rule]:
 def gateway_selection(config: Config, family: int) -> list[tuple[int, Matches]]:
     """Of the others, those that are."""
     rules = config.rules
-    clients = Match("in_interface", tuple(sorted(rules.gateway_interfaces)))
+    clients = Match("in_interface", tuple(sorted(set(rules.gateway_interfaces))))
     nets = (("src_nets", rules.gateway_cidrs or None), ("dst_nets", rules.outbound_cidrs))
     return [
         (narrowed, (clients, NOT_DST_LOCAL, *_listed(rules.outbound_ports), *matches))
         for narrowed, matches in each_family(config, family, *nets)
     ]
+
+
+def skipped_ports(config: Config) -> tuple[PortRange, ...]:
+    """Ports to which no inbound connection is captured; the default exception for ssh yields to a list that names it."""
+    given = "inbound_exclude_ports" in config.rules.given
+    return merged([*own_ports(config), *(config.rules.inbound_exclude_ports if given else ())])
 
 
 def own_ports(config: Config) -> tuple[PortRange, ...]:

@@ -1,7 +1,7 @@
 """What nf_tables holds, read by nfnetlink: no program is needed, nothing is made by looking, and nobody else's rules are read.
 
-Owns: the reading of tables, chains and whether a chain has rules, and the one change that a program cannot make safely:
-deleting what is empty, if nothing has changed since it was found empty.
+Owns: the reading of tables, chains and rules, as far as it takes to know them again, and the one change that a program cannot
+make safely: deleting what is empty, if nothing has changed since it was found empty.
 Never here: a rule that is written; the whole ruleset, which others may have made 60,000 rules long.
 """
 
@@ -34,12 +34,12 @@ NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END, NFNL_BATCH_GENID = 16, 17, 1
 NFT_MSG_GETTABLE, NFT_MSG_DELTABLE, NFT_MSG_GETCHAIN, NFT_MSG_DELCHAIN, NFT_MSG_GETRULE, NFT_MSG_GETGEN = 1, 2, 4, 5, 7, 16
 NFTA_TABLE_NAME, NFTA_TABLE_USE = 1, 3
 NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME, NFTA_CHAIN_HOOK, NFTA_CHAIN_POLICY = 1, 3, 4, 5
-NFTA_RULE_TABLE, NFTA_RULE_CHAIN = 1, 2
+NFTA_RULE_TABLE, NFTA_RULE_CHAIN, NFTA_RULE_HANDLE, NFTA_RULE_EXPRESSIONS, NFTA_RULE_USERDATA = 1, 2, 3, 4, 7
 NFTA_GEN_ID = 1
 NF_ACCEPT = 1
 
 HEAD = struct.Struct("=BBH")  # nfgenmsg: family, version, res_id (network order)
-NUMBER = struct.Struct(">I")  # nf_tables' attributes are in network order
+NUMBER, HANDLE = struct.Struct(">I"), struct.Struct(">Q")  # nf_tables' attributes are in network order
 TRIES = 5
 ABSENT = (errno.ENOENT, errno.EPROTONOSUPPORT, errno.EOPNOTSUPP, errno.EINVAL)  # no nf_tables in this kernel, or no such chain
 
@@ -57,6 +57,15 @@ class Chain(NamedTuple):
     name: str
     is_base: bool
     accepts: bool
+
+
+class Rule(NamedTuple):
+    """A rule, as it can be known again: a handle is given once in the life of a table."""
+
+    table: Table
+    chain: str
+    handle: int
+    words: bytes  # what it does, and its comment, in the kernel's form
 
 
 def tables() -> list[Table]:
@@ -82,6 +91,25 @@ def has_rules(family: int, table: str, chain: str) -> bool:
     """Whether a chain holds a rule, anybody's."""
     names = attribute(NFTA_RULE_TABLE, _name(table)) + attribute(NFTA_RULE_CHAIN, _name(chain))
     return bool(_listed(NFT_MSG_GETRULE, family, names))
+
+
+def rules(family: int, table: str, chain: str = "") -> list[Rule]:
+    """The rules of a chain, or of all chains of a table."""
+    names = _named(NFTA_RULE_TABLE, table) + (_named(NFTA_RULE_CHAIN, chain) if chain else b"")
+    found = [rule_of(answer.body) for answer in _listed(NFT_MSG_GETRULE, family, names)]
+    return [rule for rule in found if rule.table == (family, table) and chain in ("", rule.chain)]
+
+
+def rule_of(body: bytes) -> Rule:
+    """A rule, from a message about it. What a truncated one lacks is empty."""
+    parts = attributes(body[HEAD.size :])
+    handle = parts.get(NFTA_RULE_HANDLE, b"")
+    return Rule(
+        Table(body[0] if body else 0, text_of(parts.get(NFTA_RULE_TABLE, b""))),
+        text_of(parts.get(NFTA_RULE_CHAIN, b"")),
+        HANDLE.unpack(handle)[0] if len(handle) == HANDLE.size else 0,
+        parts.get(NFTA_RULE_EXPRESSIONS, b"") + parts.get(NFTA_RULE_USERDATA, b""),
+    )
 
 
 def delete_empty(family: int, table: str, names: Iterable[str], *, table_too: bool) -> None:

@@ -3,6 +3,7 @@
 Owns: that choice. Never here: a socket (probe does it); a destination that could be somebody's, only documentation addresses.
 """
 
+import os
 import socket
 from collections.abc import Iterable, Sequence
 from ipaddress import ip_address, ip_network
@@ -12,12 +13,14 @@ from sidecar.config import Config, Listener
 from sidecar.config.network_kinds import HIGHEST_PORT, PortRange
 from sidecar.rules.choices import captured, families_of
 from sidecar.rules.model import V4, V6
-from sidecar.rules.selection import own_ports
+from sidecar.rules.selection import skipped_ports
+from sidecar.rules.veth import CANDIDATES
 
 FAMILY = {V4: socket.AF_INET, V6: socket.AF_INET6}
 ANY = {V4: "0.0.0.0", V6: "::"}
 DOCUMENTATION = {V4: ("192.0.2.1", "198.51.100.1", "203.0.113.1"), V6: ("2001:db8::1", "3fff::1")}
-LIKELY_PORTS = (80, 443, 8080, *range(1024, 2048))
+# Ports that need no privilege come first, and so does our own user: an init container may have CAP_NET_ADMIN alone.
+LIKELY_PORTS = (8080, *range(1024, 2048), 80, 443)
 ORDINARY_USERS = (65534, *range(1000, 1200), 0)
 NOBODY = -1  # no user is selected that the probe could be
 
@@ -57,6 +60,8 @@ def _outbound(config: Config, listener: Listener, family: int) -> Trial:
     uid, ports = _user(config)
     listed, excluded = rules.outbound_cidrs, rules.outbound_exclude_cidrs
     destination = next((address for address in DOCUMENTATION[family] if _selected(address, listed, excluded)), "")
+    if rules.outbound_exclude_interfaces:
+        destination = ""  # the way there may be one of them
     return Trial(
         "outbound",
         listener.capture,
@@ -70,9 +75,10 @@ def _outbound(config: Config, listener: Listener, family: int) -> Trial:
 
 def _inbound(config: Config, listener: Listener, family: int) -> Trial:
     rules = config.rules
-    excluded = (*own_ports(config), *rules.inbound_exclude_ports)
     where = (listener.address or ANY[family], listener.port)
-    port = _port(rules.inbound_ports, excluded)
+    port = _port(rules.inbound_ports, skipped_ports(config))
+    if any(not _selected(neighbour, None, rules.inbound_exclude_cidrs) for neighbour in CANDIDATES[FAMILY[family]]):
+        port = 0  # what comes from the neighbour that the probe makes may be excluded
     return Trial(listener.direction, listener.capture, FAMILY[family], where, "", port, 0)
 
 
@@ -82,9 +88,15 @@ def _user(config: Config) -> tuple[int, Sequence[PortRange] | None]:
     for user, ports in rules.outbound_uid_ports.items():
         if ports is None or ports:
             return user.id, ports
-    excluded = {*rules.outbound_exclude_uids, *([config.relay.user.id] if rules.exempt_owner else [])}
-    candidates = rules.outbound_uids or ORDINARY_USERS
-    return next((uid for uid in candidates if uid not in excluded), NOBODY), rules.outbound_ports
+    uids, gids = set(rules.outbound_exclude_uids), set(rules.outbound_exclude_gids)
+    if rules.exempt_owner:
+        uids.add(config.relay.user.id)
+        gids.add(config.relay.group.id)
+    own = os.geteuid()
+    candidates = rules.outbound_uids or (own, *ORDINARY_USERS)
+    # The probe connects with our own group as ourselves, else with the group of the user's number.
+    selected = (uid for uid in candidates if uid not in uids and (os.getegid() if uid == own else uid) not in gids)
+    return next(selected, NOBODY), rules.outbound_ports
 
 
 def _port(listed: Sequence[PortRange] | None, excluded: Sequence[PortRange]) -> int:

@@ -122,8 +122,9 @@ def test_stats_can_be_sent_as_json(load: Load) -> None:
     }
 
 
-def metrics(load: Load) -> dict[str, list[tuple[str, dict[str, str], float]]]:
-    text = exposition(facts(load).families(ready=True, limits=Limits(1, 2, 3, 4), log_dropped=8))
+def metrics(load: Load, rules_work: bool | None = None) -> dict[str, list[tuple[str, dict[str, str], float]]]:
+    families = facts(load).families(ready=True, limits=Limits(1, 2, 3, 4), log_dropped=8, rules_work=rules_work)
+    text = exposition(families)
     return {
         family.name: [(sample.name, sample.labels, sample.value) for sample in family.samples]
         for family in text_string_to_metric_families(text)
@@ -156,6 +157,13 @@ def test_every_counter_histogram_and_limit_is_a_metric(load: Load) -> None:
     ]
     assert found["relay_log_records_dropped"][0][2] == 8
     assert found["relay_build_info"][0][1] == {"version": "0.1.0", "build": relaycore.BUILD}
+
+
+def test_rules_have_a_figure_where_somebody_can_tell(load: Load) -> None:
+    """An alarm would go off for each relay that runs without privileges, or never."""
+    assert "relay_rules_ok" not in metrics(load)
+    assert metrics(load, rules_work=True)["relay_rules_ok"] == [("relay_rules_ok", {}, 1)]
+    assert metrics(load, rules_work=False)["relay_rules_ok"] == [("relay_rules_ok", {}, 0)]
 
 
 def test_every_name_of_the_engine_is_explained() -> None:

@@ -116,6 +116,9 @@ def test_the_stats_page_shows_what_counts() -> None:
         "state": "ready",
         "uptime_s": 3661.5,
         "limits": {"flows": 9000},
+        "rules": "changed",
+        "rules_by": "nft (pid 7)",
+        "rules_detail": "inet relay_sidecar: other rules than were applied",
         "live": 2,
         "listeners": [
             {**listener, "opened": 5, "bytes_sent": 1024, "bytes_received": 0, "closed": {"finished": 2, "refused": 1}}
@@ -127,6 +130,7 @@ def test_the_stats_page_shows_what_counts() -> None:
     assert page(stats).splitlines() == [
         "relay-sidecar 1.2.3, pid 7, ready, up 1h1m1s",
         "2 flows live, of at most 9000",
+        "rules: changed by nft (pid 7): inet relay_sidecar: other rules than were applied",
         "",
         "LISTENER  DIRECTION  CAPTURE   ADDRESSES          OPENED     SENT  RECEIVED  CLOSED",
         "in        inbound    redirect  0.0.0.0:1, [::]:1       5  1.0 KiB       0 B  finished 2, refused 1",

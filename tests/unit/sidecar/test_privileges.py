@@ -4,7 +4,6 @@ import contextlib
 import os
 import resource
 import signal
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,6 @@ from sidecar.privileges import (
     confine,
     die_with,
     enter_network,
-    held_capabilities,
-    leave_network,
     missing_capability,
     missing_mark,
     raise_open_files,
@@ -33,6 +30,7 @@ from sidecar.privileges import (
     what_sockets_need,
 )
 from sidecar.users import Account
+from tests.support.child import in_child
 from tests.unit.sidecar.conftest import Load
 
 NET_RAW, NET_ADMIN = CAPABILITIES["CAP_NET_RAW"], CAPABILITIES["CAP_NET_ADMIN"]
@@ -48,21 +46,6 @@ def as_user(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
         monkeypatch.setattr(os, "getegid", lambda: uid)
 
     return pretend
-
-
-def in_child(act: Callable[[], str]) -> str:
-    """What `act` returns in a process of its own: privileges cannot be had back."""
-    reader, writer = os.pipe()
-    if os.fork() == 0:
-        try:
-            os.write(writer, act().encode())
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader) as answer:
-        told = answer.read()
-    os.wait()
-    return told
 
 
 def test_root_becomes_the_configured_user(load: Load, as_user: Callable[[int], None]) -> None:
@@ -231,25 +214,6 @@ def test_open_files_are_raised_to_the_hard_limit() -> None:
     assert returned == soft == hard
 
 
-def network() -> str:
-    """What tells this thread's network namespace from others."""
-    return os.readlink("/proc/thread-self/ns/net")
-
-
-def test_the_namespace_that_was_named_is_entered() -> None:
-    """Rules would be applied in the machine's own namespace instead of the container's."""
-    own = network()
-
-    def there_and_back() -> str:
-        leave_network()
-        away = network()
-        enter_network(f"/proc/{os.getppid()}/ns/net")
-        return f"{away} {network()}"
-
-    away, back = in_child(there_and_back).split()
-    assert (away == own, back == own) == (False, True)
-
-
 @pytest.mark.parametrize(
     ("path", "found"),
     [
@@ -277,32 +241,6 @@ def test_a_namespace_may_not_be_entered_without_privilege() -> None:
         return ""
 
     assert in_child(without_capabilities).startswith("77 --netns /proc/self/ns/net: expected CAP_SYS_ADMIN")
-
-
-def test_held_capabilities_have_names() -> None:
-    """A message would tell a user that CAP_NET_ADMIN is missing when it is CAP_SYS_ADMIN."""
-
-    def some() -> str:
-        relaycore.set_capabilities(1 << 12 | 1 << 21, 1 << 12 | 1 << 21, 0)
-        return " ".join(sorted(held_capabilities()))
-
-    assert in_child(some) == "CAP_NET_ADMIN CAP_SYS_ADMIN"
-    assert in_child(lambda: confine("") or str(held_capabilities())) == "frozenset()"
-
-
-@pytest.mark.parametrize("own", [0, 1337])
-@pytest.mark.parametrize("other", [0, 4242])
-def test_a_socket_is_made_as_another_user(own: int, other: int) -> None:
-    """The probe's connections would not be those of the user whom the rules capture, or all that follows would be powerless."""
-
-    def made() -> str:
-        become(Identity(Account(own, ""), Account(own, "")), "")
-        before = relaycore.capabilities()
-        with acting_as(other, other), socket.socket() as sock:
-            owner = os.fstat(sock.fileno())
-        return str([owner.st_uid, owner.st_gid, os.geteuid() == own, os.getegid() == own, relaycore.capabilities() == before])
-
-    assert in_child(made) == str([other, other, True, True, True])
 
 
 def test_who_may_not_act_for_others_says_so() -> None:

@@ -18,6 +18,7 @@ from sidecar.privileges import Identity
 from sidecar.proxy import relay as module
 from sidecar.proxy.facts import Shown
 from sidecar.proxy.relay import RECORDS_AT_ONCE, Relay
+from sidecar.proxy.rules_state import NONE, RulesState
 from sidecar.proxy.start import Started
 from sidecar.report import Report
 from sidecar.users import Account
@@ -114,22 +115,24 @@ class Run:
         config = load_config(Flags(), {})
         account = Account(1337, "1337")
         shown = [Shown(listener, listener.port, []) for listener in config.listeners]
-        started = Started(
-            identity=Identity(account, account),
-            capability="",
-            mark=0,
-            target=None,
-            workers=2,
-            listeners=shown,
-            sockets=Sockets(None, None, None),
-            watcher=self.watcher,
-            own_networks=(),
-            open_files=1000,
-            capacity=300,
-            engine=self.engine,  # type: ignore[arg-type]
-        )
         with self.log.open("wb") as log, self.messages.open("wb") as messages:
             report = Report(config.log, log.fileno(), messages.fileno())
+            started = Started(
+                identity=Identity(account, account),
+                capability="",
+                mark=0,
+                target=None,
+                workers=2,
+                listeners=shown,
+                sockets=Sockets(None, None, None),
+                rules=RulesState(report, NONE),
+                watcher=self.watcher,
+                own_networks=(),
+                open_files=1000,
+                capacity=300,
+                engine=self.engine,  # type: ignore[arg-type]
+                companion=None,
+            )
             status = Relay(started, config, Flags(), {}, report).run(signals)  # type: ignore[arg-type]
             report.close(5)
         return status
