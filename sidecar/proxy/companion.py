@@ -41,7 +41,7 @@ class Companion:
         os.close(words)
 
     def apply(self) -> Mapping[str, Any]:
-        """The relay listens: let the rules be applied, and say how. RelayError when they cannot be."""
+        """The relay relays: let the rules be applied, and say how. RelayError when they cannot be."""
         os.write(self._orders, GO)
         while select.select([self._words], [], [], APPLY_SECONDS)[0]:
             for word in self.take():
@@ -50,9 +50,9 @@ class Companion:
                     return word
                 if word["event"] == "failed":
                     raise RelayError(*(Problem(*problem) for problem in word["problems"]), exit_status=word["exit_status"])
-        raise RelayError(
-            Problem("--with-rules", f"rules within {APPLY_SECONDS:g} s", "no answer of the process that applies them")
-        )
+                if word["event"] == "gone":
+                    raise RelayError(Problem("--with-rules", "a process that applies the rules", "its end"))
+        raise RelayError(Problem("--with-rules", f"rules within {APPLY_SECONDS:g} s", "no answer"))
 
     def fileno(self) -> int:
         """Readable when take() has something."""

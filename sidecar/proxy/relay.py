@@ -79,6 +79,7 @@ class Relay:
         self._report.start()
         self._report.record("info", "start", **start_fields(self._config, self._started))
         self._engine.start()
+        self._apply_rules()
         self._loop.watch(signals.fileno(), READABLE, lambda: self._on_signals(signals.take()))
         self._watch_engine()
         self._watch_addresses()
@@ -154,6 +155,16 @@ class Relay:
             self._configure_engine()
             self._report.record("debug", "addresses", own_networks=networks)
         self._loop.call_later(ADDRESSES_PAUSE_SECONDS, self._watch_addresses)
+
+    def _apply_rules(self) -> None:
+        """Now that connections are taken. RelayError when there can be no rules: then the relay ends as it began."""
+        if self._started.companion:
+            try:
+                self._started.rules.hear_companion(self._started.companion.apply())
+            except RelayError:
+                self._engine.stop()
+                self._engine.join(JOIN_SECONDS)
+                raise
 
     def _on_companion(self) -> None:
         """The rules were changed, or put right again, or their guard is gone."""

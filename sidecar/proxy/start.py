@@ -101,8 +101,6 @@ def start(config: Config, report: Report) -> Started:
     settings = engine_settings(config, report.access, capacity, mark, networks)
     engine = _engine(config, settings, workers, capacity)
     _hand_over(engine, bound, target)
-    if companion:  # from here on connections wait for the workers
-        rules.hear_companion(companion.apply())
     return Started(
         identity=identity,
         capability=capability,

@@ -42,7 +42,7 @@ class Wanted(NamedTuple):
 
 def wanted(config: Config, *, guarded: bool = False, try_out: bool = True) -> Wanted:
     """Choose the back end and make the plan. RelayError when there can be none, or the kernel would not take it."""
-    with _told():
+    with refusals_told():
         backend = choose(config.rules.backend)
         made = _made(config, backend, guarded=guarded)
         if not try_out:
@@ -76,14 +76,14 @@ def ways_of(plan: Plan) -> frozenset[Way]:
 
 def present() -> Situation:
     """What is there now."""
-    with _told():
+    with refusals_told():
         held = {name: backend.held() for name, backend in BACKENDS.items()}
         return Situation({name: holding for name, holding in held.items() if holding.places}, frozenset(routes.ours()))
 
 
 def move_to(target: Situation) -> None:
     """Make it so, whatever is there. After a RelayError half-way, move to what was there before."""
-    with _told():
+    with refusals_told():
         for way in routes.missing(target.ways):
             routes.add(way)
         now = {name: backend.held() for name, backend in BACKENDS.items()}
@@ -100,7 +100,7 @@ def check_clashes(config: Config, target: Situation) -> None:
     rules = config.rules
     names = ("mark", "local_mark", "capture_mark") if target.ways else ("mark",)
     marks = {name: getattr(rules, name) for name in names if getattr(rules, name)}
-    with _told():
+    with refusals_told():
         found = [*routes.clashes(target.ways, marks), *foreign_marks.clashes(marks)]
     step = "remove it, or whatever put it there"
     found += [Problem(place, "nothing, or our own", "chains that we did not make", step) for place in foreign(present())]
@@ -124,7 +124,7 @@ def foreign(now: Situation) -> list[str]:
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
+def refusals_told() -> Iterator[None]:
     """The kernel's refusals as messages."""
     try:
         yield

@@ -14,7 +14,7 @@ from sidecar.config import Config
 from sidecar.errors import FAILED
 from sidecar.netlink import forget
 from sidecar.rules.apply import Applied, apply
-from sidecar.rules.change import NOTHING, compare, move_to, present, wanted
+from sidecar.rules.change import NOTHING, compare, move_to, present, refusals_told, wanted
 from sidecar.rules.keeper import RELEASED, Keeper
 from sidecar.rules.watch import watch_routing, watch_rules
 
@@ -49,7 +49,8 @@ class Guard:
             status.append(self._stay(keeper))
 
         with contextlib.ExitStack() as closing:
-            watches = [closing.enter_context(opened()) for opened in (watch_rules, watch_routing)]
+            with refusals_told():
+                watches = [closing.enter_context(opened()) for opened in (watch_rules, watch_routing)]
             self._watches = {watch.fileno(): watch for watch in watches}
             apply(self._config, guarded=True, probe=self._probe, after=stay, told=self._applied)
         return status[0]

@@ -23,7 +23,8 @@ COMMENT = "relay-sidecar"
 RECORD = "record"  # a chain that nothing calls: its one comment tells which plan this is
 FLAGS = "tcp flags {}syn / fin,syn,rst,ack"
 
-_OTHER_BITS = 0xFFFFFFFF & ~MARK_MASK
+ALL_BITS = 0xFFFFFFFF
+_OTHER_BITS = ALL_BITS & ~MARK_MASK
 
 
 def script(places: Mapping[str, Sequence[str]], digest: str) -> str:
@@ -48,7 +49,7 @@ def render(plan: Plan) -> dict[str, list[str]]:
 
 
 def read(listing: str) -> Holding:
-    """What `nft list table` printed: white space, counters, the spelling of numbers and the order of names make no difference."""
+    """What `nft list table` printed: white space, counters, the spelling of numbers, the order of names make no difference."""
     places: dict[str, list[Line]] = {}
     place = digest = ""
     for raw in re.sub(r"\{ [^{}]*\n[^{}]*\}", _joined, listing).splitlines():
@@ -152,8 +153,13 @@ def _ports(match: Match) -> str:
 
 
 def _mark(expression: str) -> Callable[[Sequence[Any], int], str]:
-    """Our bits alone are set; nft folds the two masks into one."""
-    return lambda values, _: f"{expression} set {expression} & {_OTHER_BITS | values[0]:#x} | {values[0]:#x}"
+    """Our bits alone are set; nft folds the two masks into one, and leaves out one that keeps every bit."""
+
+    def spelled(values: Sequence[Any], _: int) -> str:
+        kept = _OTHER_BITS | values[0]
+        return f"{expression} set {expression}{'' if kept == ALL_BITS else f' & {kept:#x}'} | {values[0]:#x}"
+
+    return spelled
 
 
 def _tproxy(values: Sequence[Any], family: int) -> str:

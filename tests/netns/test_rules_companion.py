@@ -105,6 +105,7 @@ def test_without_its_companion_the_rules_go_and_the_relay_says_so(network: Netwo
     with guarded(network, "tproxy") as relay:
         relay.await_ready()
         (companion,) = children(relay.process.pid)
+        assert eventually(lambda: len(children(companion)) == 1), "the programs that it ran have ended"
         (keeper,) = children(companion)
         os.kill(companion if who == "the companion" else keeper, signal.SIGKILL)
         told(relay, "gone")

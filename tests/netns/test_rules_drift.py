@@ -224,7 +224,7 @@ def test_packets_are_counted_by_rule(pod: Pod, backend: str) -> None:
 
     def counted() -> int:
         rules = json.loads(pod.run("status", "--json").stdout)["rules"]
-        return sum(rule["packets"] or 0 for rule in rules if "the machine's own addresses" in rule["rule"])
+        return sum(rule["packets"] or 0 for rule in rules if "localhost and own addresses" in rule["rule"])
 
     before = counted()
     dial = "import socket; socket.socket().connect_ex(('127.0.0.1', 9))"

@@ -79,7 +79,9 @@ def test_what_the_kernel_cannot_do_is_refused_with_what_it_can(capture: str, bac
     assert (done.returncode, done.stdout) == (78, "")
     works = {"redirect": 'works here: "reset" or "drop"', "tproxy": 'works here: "drop"'}[capture]
     program = backend.removesuffix("-legacy")
-    expected = f"rules.on_failure: expected what {program} can do with {capture} when the relay is dead, found {json.dumps(choice)}"
+    expected = (
+        f"rules.on_failure: expected what {program} can do with {capture} when the relay is dead, found {json.dumps(choice)}"
+    )
     assert f"{expected}; {works}; " in done.stderr
     if choice == "open":
         assert "`rules apply --guard`" in done.stderr

@@ -10,10 +10,10 @@ import pytest
 from tests.support import rules
 from tests.support.catcher import Held, Scene, ask, at, hold
 from tests.support.network import CLIENT, FAMILIES, POD, SERVER
+from tests.support.path import Path
 from tests.support.peers import local, receive, receive_all
 from tests.support.relay import Relay
 from tests.support.world import ANY, Way, captured
-from tests.support.path import Path
 
 BACKENDS = ("nft", "iptables", "iptables-legacy")
 CAPTURES = ("redirect", "tproxy")

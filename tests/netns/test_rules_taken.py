@@ -18,7 +18,10 @@ EVERY_ADDRESS = ["0.0.0.0/0", "::/0"]
 LISTENERS = [{"name": "out", "direction": "outbound", "port": 15002}, {"name": "in", "direction": "inbound", "port": 15006}]
 PECULIAR = [
     {"outbound_cidrs": EVERY_ADDRESS, "inbound_exclude_cidrs": EVERY_ADDRESS, "outbound_exclude_cidrs": EVERY_ADDRESS},
-    {"inbound_exclude_interfaces": ["tun0", "eth10", "eth1", "docker0", "lo", "a", "ba"], "outbound_exclude_interfaces": ["@", "_-"]},
+    {
+        "inbound_exclude_interfaces": ["tun0", "eth10", "eth1", "docker0", "lo", "a", "ba"],
+        "outbound_exclude_interfaces": ["@", "_-"],
+    },
     {"inbound_ports": ["1-65535"], "outbound_ports": ["1-1", "2-65535"], "outbound_exclude_ports": [65535, "1-65534"]},
     {"outbound_uids": [0, 4294967294], "outbound_exclude_uids": ["0", "root"], "outbound_exclude_gids": [0, 4294967294]},
     {"mark": 0xFFF, "local_mark": 1, "capture_mark": 0x100, "route_table": 2**32 - 1, "rule_priority": 32765},

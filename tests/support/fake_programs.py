@@ -14,7 +14,9 @@ FAIL_AFTERWARDS = "{real}; echo 'Error: too late' >&2; exit 1"
 KILL_PARENT = "kill -KILL $PPID; {real}"
 KILL_PARENT_AFTERWARDS = "{real}; kill -KILL $PPID"
 # The keeper first: it would undo what its end is to leave.
-KILL_BOTH = 'for child in $(cat /proc/$PPID/task/*/children); do [ "$child" = $$ ] || kill -KILL "$child"; done; kill -KILL $PPID'
+KILL_BOTH = (
+    'for child in $(cat /proc/$PPID/task/*/children); do [ "$child" = $$ ] || kill -KILL "$child"; done; kill -KILL $PPID'
+)
 KILL_BOTH_AFTERWARDS = f"{{real}}; {KILL_BOTH}"
 
 _SCRIPT = """#!/bin/sh

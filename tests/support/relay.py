@@ -29,6 +29,8 @@ Table = Mapping[str, Any]
 
 PROGRAM = (sys.executable, "-m", "sidecar")
 UID = 1337
+# Ports that every relay of the tests would want; the rules leave them alone, so they too must know.
+NO_ENDPOINTS = {"metrics": "", "health": ""}
 
 # An idle relay uses under 1 % of a CPU; ten times that, over half a second.
 _IDLE_SHARE = 0.10
@@ -74,7 +76,7 @@ class Relay:
         self.config: dict[str, Any] = {
             "relay": {"user": relay_user(), "group": relay_user(), "workers": 2},
             "log": {"format": "json"},
-            "admin": {"socket": str(self.directory / "run" / "admin.sock"), "metrics": "", "health": ""},
+            "admin": {"socket": str(self.directory / "run" / "admin.sock"), **NO_ENDPOINTS},
         }
         for name, table in (tables or {}).items():
             self.config[name] = {**self.config.get(name, {}), **table}

@@ -15,7 +15,7 @@ from tests.support.netns import Namespace, Place
 from tests.support.network import CLIENT, LOOPBACK, POD, POD_TO_SERVER, SERVER, V4, V6, Network
 from tests.support.path import Path
 from tests.support.peers import text_of
-from tests.support.relay import Relay
+from tests.support.relay import NO_ENDPOINTS, Relay
 
 ANY = {V4: "0.0.0.0", V6: "::"}
 APP_PORT = 8080
@@ -133,7 +133,7 @@ def captured(way: Way, settings: Settings | None = None, **process: Any) -> Iter
         path.dial_to = (dial_to[way.family], APP_PORT)
         tables = dict(settings or {})
         bound = listeners(way, tables.pop("listener", {}))
-        apply_rules(network.pod, way, {**tables, "listener": bound})
+        apply_rules(network.pod, way, {"admin": NO_ENDPOINTS, **tables, "listener": bound})
         relay = Relay(network.pod, bound, tables, **process)
         with _running(way, relay, path, network) as world:
             yield world
