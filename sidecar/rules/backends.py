@@ -4,6 +4,7 @@ Owns: which program is asked for what. Every back end has the same methods, and 
 Never here: the spelling of a plan (nft, iptables); routes (routes); the order of a whole change (change).
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import product
@@ -11,7 +12,7 @@ from typing import Protocol
 
 from sidecar.errors import RelayError
 from sidecar.rules import iptables, nft, tables
-from sidecar.rules.held import EMPTY, Holding, Line
+from sidecar.rules.held import EMPTY, SPOILT, Holding, Line
 from sidecar.rules.model import PREFIX, TABLE, V4, V6, Plan
 from sidecar.rules.programs import missing, path_of, run
 
@@ -72,22 +73,24 @@ class Iptables:
 
     def held(self) -> Holding:
         places: dict[str, tuple[Line, ...]] = {}
-        digest = ""
+        digests = set()
         made = {}
         for family, table in product(iptables.FAMILIES, iptables.TABLES):
             where = f"{iptables.FAMILIES[family]} {table}"
             found = self._chains(family, table)
             if not any(chain.startswith(PREFIX) for chain in found):
                 continue
+            digests |= set() if iptables.RECORD in found else {""}
             for chain in found:
                 lines = iptables.read(self._run(family, "", ["-t", table, "-S", chain, "-v"]))
                 if chain == iptables.RECORD:
                     digest, made[where] = iptables.read_record(lines[0].text if lines else "")
+                    digests.add(digest)
                 elif chain.startswith(PREFIX):
                     places[f"{where} {chain}"] = tuple(lines)
-                elif ours := tuple(line for line in lines if f"j {PREFIX}" in line.text):
+                elif ours := tuple(line for line in lines if re.search(rf"-[jg] {PREFIX}", line.text)):
                     places[f"{where} {chain}"] = ours
-        return Holding(places, digest, made)
+        return Holding(places, digests.pop() if len(digests) == 1 else SPOILT if digests else "", made)
 
     def rendered(self, plan: Plan) -> Holding:
         return holding(iptables.render(plan), plan.digest())
@@ -136,7 +139,7 @@ class Iptables:
         if not self.legacy:
             if not self._has_table(family, table):
                 return []
-            return [chain.name for chain in tables.chains(NFPROTO[iptables.FAMILIES[family]], table)]
+            return tables.existing(NFPROTO[iptables.FAMILIES[family]], table, iptables.KNOWN_CHAINS)
         if table not in _legacy_tables(family):
             return []
         listing = self._run(family, "", ["-t", table, "-S"]).splitlines()
@@ -188,10 +191,9 @@ def _holds_rules(variant: str) -> bool:
         ]
         return any(line.startswith("-A ") for listing in listings for line in listing.splitlines())
     return any(
-        tables.has_rules(family, table, chain.name)
+        tables.has_rules(family, table)
         for family, table in tables.tables()
         if family in NFPROTO.values() and table in BUILTIN_TABLES
-        for chain in tables.chains(family, table)
     )
 
 

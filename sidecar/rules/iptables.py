@@ -19,6 +19,13 @@ TABLES = ("nat", "mangle")
 RECORD = f"{PREFIX}RECORD"  # a chain that nothing calls: its one comment tells which plan this is, and what it made
 COMMENT = "relay-sidecar"
 
+MOST_HELPERS = 16  # of one chain; its plan has no more kinds of actions than that
+KNOWN_CHAINS = (
+    *BASES.values(),
+    RECORD,
+    *(name for chain in CHAINS.values() for name in (chain, *(f"{chain}_{number + 1}" for number in range(MOST_HELPERS)))),
+)
+
 FAMILIES = {V4: "ip", V6: "ip6"}
 
 Places = Mapping[str, Sequence[str]]

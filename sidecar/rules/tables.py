@@ -15,6 +15,7 @@ from sidecar.netlink import (
     BUFFER_BYTES,
     NETLINK_NETFILTER,
     NLM_F_ACK,
+    NLM_F_DUMP,
     NLM_F_REQUEST,
     NLMSG_ERROR,
     Message,
@@ -31,7 +32,8 @@ from sidecar.netlink import (
 # linux/netfilter/nfnetlink.h, nf_tables.h
 NFNL_SUBSYS_NFTABLES = 10
 NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END, NFNL_BATCH_GENID = 16, 17, 1
-NFT_MSG_GETTABLE, NFT_MSG_DELTABLE, NFT_MSG_GETCHAIN, NFT_MSG_DELCHAIN, NFT_MSG_GETRULE, NFT_MSG_GETGEN = 1, 2, 4, 5, 7, 16
+NFT_MSG_GETTABLE, NFT_MSG_DELTABLE, NFT_MSG_GETCHAIN, NFT_MSG_DELCHAIN = 1, 2, 4, 5
+NFT_MSG_NEWRULE, NFT_MSG_GETRULE, NFT_MSG_GETGEN = 6, 7, 16
 NFTA_TABLE_NAME, NFTA_TABLE_USE = 1, 3
 NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME, NFTA_CHAIN_HOOK, NFTA_CHAIN_POLICY = 1, 3, 4, 5
 NFTA_RULE_TABLE, NFTA_RULE_CHAIN, NFTA_RULE_HANDLE, NFTA_RULE_EXPRESSIONS, NFTA_RULE_USERDATA = 1, 2, 3, 4, 7
@@ -87,29 +89,28 @@ def chains(family: int, table: str) -> list[Chain]:
     return found
 
 
-def has_rules(family: int, table: str, chain: str) -> bool:
-    """Whether a chain holds a rule, anybody's."""
-    names = attribute(NFTA_RULE_TABLE, _name(table)) + attribute(NFTA_RULE_CHAIN, _name(chain))
-    return bool(_listed(NFT_MSG_GETRULE, family, names))
+def existing(family: int, table: str, names: Iterable[str]) -> list[str]:
+    """Those of the chains that are there. Each is asked for by its name: others may have made 30,000."""
+    found = []
+    with opened(NETLINK_NETFILTER) as netlink:
+        for name in names:
+            body = HEAD.pack(family, 0, 0) + _named(NFTA_CHAIN_TABLE, table) + _named(NFTA_CHAIN_NAME, name)
+            try:
+                order(netlink, _type(NFT_MSG_GETCHAIN), body)
+            except OSError as error:
+                if error.errno not in ABSENT:
+                    raise
+            else:
+                found.append(name)
+    return found
 
 
-def rules(family: int, table: str, chain: str = "") -> list[Rule]:
-    """The rules of a chain, or of all chains of a table."""
+def has_rules(family: int, table: str, chain: str = "") -> bool:
+    """Whether a chain, or any chain of the table, holds a rule, anybody's. The first one is enough."""
     names = _named(NFTA_RULE_TABLE, table) + (_named(NFTA_RULE_CHAIN, chain) if chain else b"")
-    found = [rule_of(answer.body) for answer in _listed(NFT_MSG_GETRULE, family, names)]
-    return [rule for rule in found if rule.table == (family, table) and chain in ("", rule.chain)]
-
-
-def rule_of(body: bytes) -> Rule:
-    """A rule, from a message about it. What a truncated one lacks is empty."""
-    parts = attributes(body[HEAD.size :])
-    handle = parts.get(NFTA_RULE_HANDLE, b"")
-    return Rule(
-        Table(body[0] if body else 0, text_of(parts.get(NFTA_RULE_TABLE, b""))),
-        text_of(parts.get(NFTA_RULE_CHAIN, b"")),
-        HANDLE.unpack(handle)[0] if len(handle) == HANDLE.size else 0,
-        parts.get(NFTA_RULE_EXPRESSIONS, b"") + parts.get(NFTA_RULE_USERDATA, b""),
-    )
+    with opened(NETLINK_NETFILTER) as netlink:
+        netlink.send(message(_type(NFT_MSG_GETRULE), HEAD.pack(family, 0, 0) + names, NLM_F_REQUEST | NLM_F_DUMP))
+        return any(answer.type == _type(NFT_MSG_NEWRULE) for answer in parse_messages(netlink.recv(BUFFER_BYTES)))
 
 
 def delete_empty(family: int, table: str, names: Iterable[str], *, table_too: bool) -> None:
