@@ -12,6 +12,7 @@ from sidecar.config.kinds import Kind, Misfit, all_or, pattern, shown, text_of
 
 HIGHEST_PORT = 65535
 MOST_PORT_RANGES = 256
+INTERFACE = r"(?!\.\.?$)[!-.0-9;-~]{1,15}"  # as the kernel allows it: dev_valid_name, no slash, colon or space
 
 
 class Endpoint(NamedTuple):
@@ -42,7 +43,7 @@ def family_of(host: str) -> socket.AddressFamily | None:
             socket.inet_pton(family, bare)
         except (OSError, ValueError):  # ValueError: a NUL
             continue
-        return None if "%" in host and (family == socket.AF_INET or not zone) else family
+        return None if "%" in host and (family == socket.AF_INET or not re.fullmatch(INTERFACE, zone)) else family
     return None
 
 
@@ -155,8 +156,8 @@ def network() -> Kind[str]:
 
 
 def interface() -> Kind[str]:
-    """The name of a network interface, as the kernel allows it (dev_valid_name: 1 to 15 bytes, no slash, colon or space)."""
-    return pattern("the name of a network interface, such as eth0", r"(?!\.\.?$)[!-.0-9;-~]{1,15}")
+    """The name of a network interface."""
+    return pattern("the name of a network interface, such as eth0", INTERFACE)
 
 
 def ruled_interface() -> Kind[str]:

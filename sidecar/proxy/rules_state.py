@@ -26,7 +26,7 @@ MISSING: Final = "missing"
 UNKNOWN: Final = "unknown"
 NOT_OBSERVABLE: Final = "not observable"
 
-SETTLE_SECONDS = 1.0  # what applies rules takes several steps, and a companion repairs them meanwhile
+SETTLE_SECONDS = 0.5  # what applies rules takes several steps, and a companion repairs them meanwhile
 REPAIR = "`relay-sidecar rules status` tells more, `relay-sidecar rules apply` repairs"
 
 # What a companion says, and what it means.

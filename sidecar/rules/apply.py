@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from sidecar.config import Config
 from sidecar.errors import Problem, RelayError
-from sidecar.rules.change import NOTHING, Situation, Wanted, check_clashes, compare, move_to, present, wanted
-from sidecar.rules.keeper import Keeper, ask
+from sidecar.rules.change import NOTHING, Situation, Wanted, check_clashes, compare, move_to, of_ours, present, wanted
+from sidecar.rules.keeper import Keeper, ask, take_address
 from sidecar.rules.trials import Outcome, trials_of
 
 NOT_AS_SAID = 126
@@ -37,18 +37,19 @@ def apply(
 
     `told` is called when all went well; `after` is what then becomes of the keeper.
     """
-    aim = wanted(config, guarded=guarded)
-    before = present()
-    check_clashes(config, aim.situation)
-    changes = compare(before, aim.situation)
-    with Keeper(lambda: move_to(before), lambda: move_to(NOTHING)) as keeper:
-        if changes:
-            move_to(aim.situation)
-            _look(aim)
-        outcomes = check(config, aim) if probe else []
-        done = Applied(aim.backend.name, changes, outcomes)
-        told(done)
-        after(keeper)
+    with take_address() as lock:
+        aim = wanted(config, guarded=guarded)
+        before = present()
+        check_clashes(config, aim.situation)
+        changes = compare(before, aim.situation)
+        with Keeper(lock, lambda: move_to(before), lambda: move_to(NOTHING)) as keeper:
+            if changes:
+                move_to(aim.situation)
+                _look(aim)
+            outcomes = check(config, aim) if probe else []
+            done = Applied(aim.backend.name, changes, outcomes)
+            told(done)
+            after(keeper)
     return done
 
 
@@ -83,8 +84,9 @@ def _look(aim: Wanted) -> None:
 def remove() -> Situation:
     """Take away all that is ours, by whatever back end; what there was."""
     ask("release")
-    before = present()
-    with Keeper(lambda: move_to(before), lambda: move_to(NOTHING)) as keeper:
-        move_to(NOTHING)
-        keeper.dismiss()
+    with take_address() as lock:
+        before = of_ours(present())
+        with Keeper(lock, lambda: move_to(before), lambda: move_to(NOTHING)) as keeper:
+            move_to(NOTHING)
+            keeper.dismiss()
     return before

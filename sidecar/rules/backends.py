@@ -14,7 +14,7 @@ from sidecar.errors import RelayError
 from sidecar.rules import iptables, nft, tables
 from sidecar.rules.held import EMPTY, SPOILT, Holding, Line
 from sidecar.rules.model import PREFIX, TABLE, V4, V6, Plan
-from sidecar.rules.programs import missing, path_of, run
+from sidecar.rules.programs import NEEDS_LEGACY, holds, missing, path_of, run
 
 LOCK_SECONDS = "5"  # how long iptables waits for another iptables
 NFPROTO = {"ip": 2, "ip6": 10}
@@ -220,9 +220,14 @@ def variant_of(base: str) -> str:
 
 
 def _legacy_tables(family: int) -> list[str]:
-    """The tables of iptables-legacy that this namespace has; naming another one would make it."""
+    """The tables of iptables-legacy that this namespace has; naming another one would make it.
+
+    Root alone may read their names. Whoever else holds what iptables-legacy takes looks into those that may be ours.
+    """
     try:
         with open(LEGACY_TABLES[family], encoding="ascii") as file:
             return file.read().split()
+    except PermissionError:
+        return list(iptables.TABLES) if holds(NEEDS_LEGACY) and _has_program("legacy") else []
     except OSError:
         return []

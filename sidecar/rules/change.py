@@ -27,6 +27,7 @@ class Situation(NamedTuple):
 
     held: Mapping[str, Holding]
     ways: frozenset[Way]
+    doubled: frozenset[Way] = frozenset()  # somebody has put another one beside ours
 
 
 NOTHING = Situation({}, frozenset())
@@ -78,18 +79,21 @@ def present() -> Situation:
     """What is there now."""
     with refusals_told():
         held = {name: backend.held() for name, backend in BACKENDS.items()}
-        return Situation({name: holding for name, holding in held.items() if holding.places}, frozenset(routes.ours()))
+        there = {name: holding for name, holding in held.items() if holding.places}
+        return Situation(there, frozenset(routes.ours()), frozenset(routes.doubled()))
 
 
 def move_to(target: Situation) -> None:
-    """Make it so, whatever is there. After a RelayError half-way, move to what was there before."""
+    """Make it so, whatever is there of ours. After a RelayError half-way, move to what was there before."""
     with refusals_told():
+        for way in routes.doubled():
+            routes.delete(way)
         for way in routes.missing(target.ways):
             routes.add(way)
         now = {name: backend.held() for name, backend in BACKENDS.items()}
         for name in [*target.held, *(name for name in now if name not in target.held)]:
             holding = target.held.get(name, EMPTY)
-            if holding.places or now[name].places:
+            if holding.places or now[name].digest:
                 BACKENDS[name].put(holding)
         for way in routes.stale(target.ways):
             routes.delete(way)
@@ -114,8 +118,13 @@ def compare(now: Situation, target: Situation) -> list[str]:
     for name in [*target.held, *(name for name in now.held if name not in target.held)]:
         lines += differences(now.held.get(name, EMPTY), target.held.get(name, EMPTY))
     changed = [f"  + {routes.text(way)}" for way in sorted(target.ways - now.ways, key=str)]
-    changed += [f"  - {routes.text(way)}" for way in sorted(now.ways - target.ways, key=str)]
+    changed += [f"  - {routes.text(way)}" for way in sorted((now.ways - target.ways) | now.doubled, key=str)]
     return [*lines, *(["ip rules and routes: changed", *changed] if changed else [])]
+
+
+def of_ours(now: Situation) -> Situation:
+    """The same, without what foreign() names."""
+    return now._replace(held={name: holding for name, holding in now.held.items() if holding.digest})
 
 
 def foreign(now: Situation) -> list[str]:

@@ -81,6 +81,9 @@ def _listeners(config: Config) -> Iterator[Problem]:
                 yield Problem(config.where("rules.gateway_interfaces"), "at least one interface", "none", step)
         elif listener.capture == "redirect":
             yield from _redirect_address(config, key, listener)
+        if listener.capture == "tproxy" and "%" in listener.address:
+            expected = "an address without a zone: no TPROXY rule can name one"
+            yield Problem(config.where(f"{key}.address"), expected, listener.address)
 
 
 def _redirect_address(config: Config, key: str, listener: Listener) -> Iterator[Problem]:

@@ -49,4 +49,6 @@ def differences(present: Holding, wanted: Holding) -> list[str]:
         lines.append(f"{place}: {'new' if old is None else 'removed' if new is None else 'changed'}")
         told = difflib.ndiff(old or [], new or [])
         lines += [f"  {line}" for line in told if line.startswith(("- ", "+ "))]
+    if not lines and present.digest != wanted.digest:
+        lines.append("the record of what the rules are: changed")
     return lines

@@ -45,12 +45,12 @@ class Holder(NamedTuple):
 class Keeper:
     """The first process's end of it. Inside `with`, a change that raises is undone before the error goes on.
 
-    `undo` brings back what was there before, `clear` leaves nothing: that is what ends a guard.
+    `lock` is take_address()'s, taken before anybody looked at what there was. `undo` brings back what was there before, `clear` leaves nothing: that is what ends a guard.
     """
 
-    def __init__(self, undo: Undo, clear: Undo) -> None:
+    def __init__(self, lock: socket.socket, undo: Undo, clear: Undo) -> None:
         self._undo = undo
-        self._lock = _take_address()
+        self._lock = lock
         orders, self._orders = os.pipe()
         self.gone, alive = os.pipe()  # readable when the keeper has died, or left the terminal
         self._pid = os.fork()
@@ -209,9 +209,9 @@ def ask(word: str) -> str | None:
                 raise RelayError(Problem("keeper", "a keeper of root or of this user", found, "end that process"))
             client.sendall(word.encode())
             return client.recv(WORD_BYTES).decode()
-        except ConnectionRefusedError:
+        except (ConnectionRefusedError, ConnectionResetError, BrokenPipeError):  # there is none, or it has just ended
             return None
-        except TimeoutError:
+        except (TimeoutError, BlockingIOError):  # it is busy, or too many are waiting for it already
             return f"{CHANGING} 0"
         except OSError as error:
             raise RelayError(Problem("keeper", f"an answer to {word}", str(error))) from None
@@ -231,7 +231,7 @@ def _credentials(sock: socket.socket) -> tuple[int, int, int]:
     return pid, uid, gid
 
 
-def _take_address() -> socket.socket:
+def take_address() -> socket.socket:
     """The lock of this network namespace. RelayError when a change that waits or is guarded holds it."""
     lock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     deadline = time.monotonic() + LOCK_SECONDS

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from sidecar.config import Config
 from sidecar.errors import RelayError
 from sidecar.netlink import BUFFER_BYTES, parse_messages
-from sidecar.rules import tables
+from sidecar.rules import iptables, tables
 from sidecar.rules.events import OURS, SHARED, Event, digest_of, parse_events
 from sidecar.rules.model import PREFIX, Plan
 from sidecar.rules.plan import make_plan
@@ -117,7 +117,7 @@ def _look() -> dict[Table, Held]:
         if table == OURS:
             rules = tables.rules(*table)
         elif table in SHARED:
-            chains = [chain.name for chain in tables.chains(*table) if chain.name.startswith(PREFIX)]
+            chains = tables.existing(*table, [name for name in iptables.KNOWN_CHAINS if name.startswith(PREFIX)])
             rules = [rule for chain in chains for rule in tables.rules(*table, chain)]
         else:
             continue

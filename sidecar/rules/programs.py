@@ -15,6 +15,8 @@ from sidecar.errors import FAILED, NO_PRIVILEGE, Problem, RelayError, reason
 SECONDS = 20.0  # a transaction takes milliseconds; a lock that another program holds may take longer
 SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"  # a user's PATH seldom has the sbin directories
 PACKAGES = {"nft": "nftables"}
+CAP_NET_ADMIN, CAP_NET_RAW = 1 << 12, 1 << 13  # linux/capability.h
+NEEDS, NEEDS_LEGACY = CAP_NET_ADMIN, CAP_NET_ADMIN | CAP_NET_RAW  # iptables-legacy talks over a raw socket, and tells no errno
 NOT_PERMITTED = ("operation not permitted", "permission denied")
 XTABLES_LOCK = "/run/xtables.lock"  # of iptables-legacy, which makes it
 
@@ -74,6 +76,13 @@ def run(name: str, arguments: Sequence[str], stdin: str = "", *, seconds: float 
     return done.stdout
 
 
+def holds(capabilities: int) -> bool:
+    """Whether we, and so our programs, hold all of them."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+        effective = next((line.split()[1] for line in file if line.startswith("CapEff:")), "0")
+    return int(effective, 16) & capabilities == capabilities
+
+
 def _environment() -> dict[str, str]:
     """Messages in one language; a lock file where the root file system is read-only."""
     settings = {"LC_ALL": "C", "PATH": os.environ.get("PATH", SYSTEM_PATH)}
@@ -85,8 +94,11 @@ def _environment() -> dict[str, str]:
 def _complaint(name: str, arguments: Sequence[str], status: int, stderr: str) -> RelayError:
     lines = [line.strip() for line in stderr.splitlines() if line.strip() and not line.startswith("#")]
     said = lines[0] if lines else f"exit status {status}"
-    if any(words in stderr.lower() for words in NOT_PERMITTED):
-        needed = "CAP_NET_ADMIN and CAP_NET_RAW" if "legacy" in name else "CAP_NET_ADMIN"
+    if said.endswith(":") and len(lines) > 1:  # iptables-nft-restore puts its name into a line of its own
+        said = f"{said} {lines[1]}"
+    needs = NEEDS_LEGACY if "legacy" in name else NEEDS
+    if any(words in stderr.lower() for words in NOT_PERMITTED) or not holds(needs):
+        needed = "CAP_NET_ADMIN and CAP_NET_RAW" if needs == NEEDS_LEGACY else "CAP_NET_ADMIN"
         step = "run it as root, or give the container this capability"
         return ProgramFailed(Problem(name, needed, said, step), exit_status=NO_PRIVILEGE)
     return ProgramFailed(Problem(" ".join([name, *arguments]), "success", said), exit_status=FAILED)

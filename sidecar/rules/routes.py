@@ -89,6 +89,12 @@ def ours() -> list[Way]:
         return [*rules, *(found.way for found in _routes(netlink, protocol=OUR_PROTOCOL))]
 
 
+def doubled() -> list[Way]:
+    """Each copy of what of ours is there more than once: one of them looks at more than marks, and we cannot tell which."""
+    found = ours()
+    return [way for way in found if found.count(way) > 1]
+
+
 def missing(wanted: Iterable[Way]) -> list[Way]:
     """What of it is not there."""
     return sorted(set(wanted) - set(ours()), key=str)

@@ -4,6 +4,7 @@ Owns: the meaning of the selecting keys of [rules], the same for REDIRECT and TP
 Never here: what is then done with a connection (redirect, tproxy).
 """
 
+import socket
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 
@@ -180,4 +181,10 @@ def _nets(kind: str, networks: Iterable[str]) -> list[Match]:
     parsed = [ip_network(text) for text in networks]
     v4 = collapse_addresses(net for net in parsed if isinstance(net, IPv4Network))
     v6 = collapse_addresses(net for net in parsed if isinstance(net, IPv6Network))
-    return [Match(kind, texts) for texts in (tuple(map(str, v4)), tuple(map(str, v6))) if texts]
+    return [Match(kind, texts) for texts in (tuple(map(_spelt, v4)), tuple(map(_spelt, v6))) if texts]
+
+
+def _spelt(net: IPv4Network | IPv6Network) -> str:
+    """As libc writes it, and so every program that lists rules: ::ffff:1.2.3.4 where Python has ::ffff:102:304."""
+    family = socket.AF_INET if net.version == V4 else socket.AF_INET6
+    return f"{socket.inet_ntop(family, net.network_address.packed)}/{net.prefixlen}"

@@ -113,6 +113,25 @@ def has_rules(family: int, table: str, chain: str = "") -> bool:
         return any(answer.type == _type(NFT_MSG_NEWRULE) for answer in parse_messages(netlink.recv(BUFFER_BYTES)))
 
 
+def rules(family: int, table: str, chain: str = "") -> list[Rule]:
+    """The rules of a chain, or of all chains of a table."""
+    names = _named(NFTA_RULE_TABLE, table) + (_named(NFTA_RULE_CHAIN, chain) if chain else b"")
+    found = [rule_of(answer.body) for answer in _listed(NFT_MSG_GETRULE, family, names)]
+    return [rule for rule in found if rule.table == (family, table) and chain in ("", rule.chain)]  # older kernels list more
+
+
+def rule_of(body: bytes) -> Rule:
+    """A rule, from a message about it. What a truncated one lacks is empty."""
+    parts = attributes(body[HEAD.size :])
+    handle = parts.get(NFTA_RULE_HANDLE, b"")
+    return Rule(
+        Table(body[0] if body else 0, text_of(parts.get(NFTA_RULE_TABLE, b""))),
+        text_of(parts.get(NFTA_RULE_CHAIN, b"")),
+        HANDLE.unpack(handle)[0] if len(handle) == HANDLE.size else 0,
+        parts.get(NFTA_RULE_EXPRESSIONS, b"") + parts.get(NFTA_RULE_USERDATA, b""),
+    )
+
+
 def delete_empty(family: int, table: str, names: Iterable[str], *, table_too: bool) -> None:
     """Delete those base chains that hold nothing and accept, then the table if nothing is left in it.
 

@@ -110,7 +110,8 @@ class _Making:
         if self.outbound:
             rules += [OLDER, *outbound_exemptions(self.config)]
         for port in self.outbound:
-            captured = (self.remember["capture_mark"], self.send_to_lo, RETURN)
+            # The packet's mark first: what conntrack does not track ends the rule there, and must not pass by.
+            captured = (self.send_to_lo, self.remember["capture_mark"], RETURN)
             rules += outbound_captures(self.config, f"outbound: to {port.listener.name}", port.family, captured)
         return rules
 

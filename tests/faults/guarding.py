@@ -12,6 +12,7 @@ from tests.support.relay import UID
 from tests.support.world import World
 
 PROBES = 20
+NOTICED_SECONDS = 5.0
 
 # A peer whose packets no longer arrive is noticed by nothing else.
 FAST_KEEPALIVE = {"keepalive_time": "1s", "keepalive_interval": "1s", "keepalive_probes": 3}
@@ -121,10 +122,17 @@ def forgotten_by_conntrack(case: Case) -> None:
 def without_rules_for_a_while(case: Case) -> None:
     with case.world() as world:
         world.path.listen()
+        before = rules.held(world.captured.pod)
         rules.remove(world.captured.pod)
+        (told,) = world.relay.await_records(1, event="rules", within=NOTICED_SECONDS)
+        assert (told["level"], told["state"]) == ("warn", "missing")
+        world.relay.await_message("warning: rules: ", "missing")
         direct, accepted, name = world.path.pair()
         pong(world, direct, accepted, "client")
-        world.apply_rules()
+        for _ in range(2):
+            world.apply_rules()
+        assert rules.held(world.captured.pod) == before
+        world.relay.await_records(1, event="rules", state="ok", within=NOTICED_SECONDS)
         again, accepted_again, name = world.path.pair()
         pong(world, again, accepted_again, "client")
         again.close()

@@ -155,7 +155,11 @@ ROWS = [
         "REDIRECT flows may die, with one reason; TPROXY flows go on, whoever speaks first",
         variants=("client-speaks", "origin-speaks"),
     ),
-    Row("rules-removed", "the relay's table is deleted and applied again", "the relay lives, and captures again"),
+    Row(
+        "rules-removed",
+        "the relay's table is deleted and applied again",
+        "noticed within 5 s and reported; repair without duplicates; the relay lives, and captures again",
+    ),
     Row(
         "loop",
         "connections straight to the relay's ports, at every address that is its own, in every spelling",

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support import rules
-from tests.support.catcher import SHORT, Scene, ask, at
+from tests.support.catcher import CLOSED_PORT, SHORT, Scene, ask, at
 from tests.support.network import CLIENT, FAMILIES, POD, POD_TO_SERVER, SERVER, V4, V6
 from tests.support.peers import local, receive_all, remote
 from tests.support.traffic import MIB, Stream, exchange
@@ -67,11 +66,11 @@ def test_what_comes_from_the_clients_and_goes_elsewhere_is_captured(scene: Scene
     """Clients of another network would be captured, and the gateway's own ssh, web server and connections with them."""
     with scene.ruled(backend, GATEWAY, CLIENTS):
         for passing in each_family(scene):
-            assert [passing.to(port) for port in (22, 80, 7777)] == ["gateway"] * 3
+            assert [passing.to(port) for port in (22, 80, CLOSED_PORT)] == ["gateway"] * 3
             assert passing.back(80) == "client"
             assert [passing.to_gateway(port) for port in (22, 80)] == ["app"] * 2
             assert passing.to_gateway(80, POD_TO_SERVER) == "app"
-            assert passing.to_gateway(7777) == "refused"
+            assert passing.to_gateway(CLOSED_PORT) == "refused"
             assert passing.of_gateway(80) == "server"
 
 
@@ -138,7 +137,7 @@ def test_a_gateway_that_has_an_app(scene: Scene, backend: str, capture: str) -> 
     with scene.ruled(backend, {**GATEWAY, "inbound": capture, "outbound": capture}, CLIENTS):
         for passing in each_family(scene):
             assert (passing.to(80), passing.back(80)) == ("gateway", "client")
-            assert [passing.to_gateway(port) for port in (22, 80, 7777)] == ["app", "inbound", "refused"]
+            assert [passing.to_gateway(port) for port in (22, 80, CLOSED_PORT)] == ["app", "inbound", "refused"]
             assert passing.of_gateway(80) == "outbound"
             assert ask(scene.pod, passing.family, at(POD, passing.family, 80)).by == "app"
 
@@ -195,12 +194,11 @@ def local_name(family: int) -> str:
 @every_rule_set
 def test_a_gateway_of_which_the_relay_is_dead(scene: Scene, backend: str) -> None:
     """Clients would wait for nothing, or pass by unseen, where on_failure says otherwise."""
-    with scene.ruled(backend, GATEWAY, CLIENTS):
-        pass
-    choices = {"auto": "refused", "reset": "refused", "drop": "timeout", "open": "server"}
-    for choice, expected in choices.items() if backend == "nft" else {"auto": "timeout", "drop": "timeout"}.items():
-        tables = {"name": "gateway", "direction": "gateway", "port": 15007, "capture": "tproxy"}
-        rules.apply(scene.pod, {"rules": {"backend": backend, "on_failure": choice, **CLIENTS}, "listener": [tables]})
+    choices = {"auto": "timeout", "drop": "timeout"}
+    if backend == "nft":
+        choices = {"auto": "refused", "reset": "refused", "drop": "timeout", "open": "server"}
+    for choice, expected in choices.items():
+        scene.reapply(backend, GATEWAY, {**CLIENTS, "on_failure": choice})
         for family in FAMILIES:
             patience = SHORT if expected == "timeout" else 3.0
             assert ask(scene.client, family, at(SERVER, family, 80), within=patience).by == expected, choice

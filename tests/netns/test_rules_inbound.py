@@ -3,16 +3,16 @@
 A catcher listens where the relay would and the app where the connections were going: whoever answers is the verdict.
 """
 
+import socket
 from collections.abc import Iterator
 
 import pytest
 
-from tests.support.catcher import SHORT, Answer, Scene, ask, at
+from tests.support.catcher import CLOSED_PORT, SHORT, Answer, Scene, ask, at
 from tests.support.netns import Namespace
-from tests.support.network import CLIENT, FAMILIES, LOOPBACK, POD, POD_TO_SERVER, SERVER, V4, V6
+from tests.support.network import CLIENT, FAMILIES, FAMILY, LOOPBACK, POD, POD_TO_SERVER, SERVER, V4, V6
 
 BACKENDS = ("nft", "iptables", "iptables-legacy")
-CLOSED = 7777
 
 every_rule_set = pytest.mark.parametrize("backend", BACKENDS)
 captures = pytest.mark.parametrize("capture", ("redirect", "tproxy"))
@@ -59,7 +59,7 @@ def test_by_default_every_open_port_is_captured_but_ssh_and_the_relays_own(scene
             assert [client.to(port) for port in (80, 443, 8080, 9090)] == ["inbound"] * 4
             assert [client.to(port) for port in (22, 15020, 15021)] == ["app"] * 3
             assert client.from_server(8080) == "inbound"
-            assert client.to(CLOSED) == "refused"
+            assert client.to(CLOSED_PORT) == "refused"
             assert [client.from_pod(8080, where) for where in (LOOPBACK, POD, POD_TO_SERVER)] == ["app"] * 3
             assert client.from_pod(8080, SERVER) == "server"
             # Straight to the relay's port: it is the catcher that answers, as itself.
@@ -80,7 +80,7 @@ def test_own_ports_follow_the_configuration(scene: Scene, backend: str, capture:
 @captures
 @every_rule_set
 def test_inbound_ports(scene: Scene, backend: str, capture: str) -> None:
-    """Ports that nobody listed would be captured, or listed ones missed; iptables takes fifteen in one line, and this is more."""
+    """Ports that nobody listed would be captured, or listed ones missed; one line of iptables takes fifteen."""
     listed = [*range(2000, 2060, 2), 80, "9000-9010"]
     with scene.ruled(backend, {"inbound": capture}, {"inbound_ports": listed}):
         for client in each_family(scene):
@@ -145,7 +145,7 @@ def test_only_open_ports(scene: Scene, backend: str, capture: str) -> None:
     """A probe of an app that is down would find it well; whoever wants every port captured says so."""
     with scene.ruled(backend, {"inbound": capture}, {"only_open_ports": False}):
         for client in each_family(scene):
-            assert [client.to(port) for port in (80, CLOSED, 22)] == ["inbound", "inbound", "app"]
+            assert [client.to(port) for port in (80, CLOSED_PORT, 22)] == ["inbound", "inbound", "app"]
     with scene.ruled(backend, {"inbound": capture}):
         for client in each_family(scene):
             assert client.to(8081) == "inbound"
@@ -226,7 +226,7 @@ def test_both_directions_at_once(scene: Scene, backend: str, capture: str) -> No
     """Rules of one direction would take the answers of the other's connections."""
     with scene.ruled(backend, {"inbound": capture, "outbound": capture}):
         for client in each_family(scene):
-            assert (client.to(80), client.to(22), client.to(CLOSED)) == ("inbound", "app", "refused")
+            assert (client.to(80), client.to(22), client.to(CLOSED_PORT)) == ("inbound", "app", "refused")
             assert (client.from_pod(80, SERVER), client.from_pod(80, POD)) == ("outbound", "app")
 
 
@@ -236,5 +236,44 @@ def test_a_capture_for_each_direction(scene: Scene, backend: str, outbound: str,
     """The marks of one capture would meet the address translation of the other."""
     with scene.ruled(backend, {"inbound": inbound, "outbound": outbound}):
         for client in each_family(scene):
-            assert (client.to(80), client.to(22), client.to(CLOSED)) == ("inbound", "app", "refused")
+            assert (client.to(80), client.to(22), client.to(CLOSED_PORT)) == ("inbound", "app", "refused")
             assert (client.from_pod(80, SERVER), client.from_pod(80, POD)) == ("outbound", "app")
+
+
+@captures
+@every_rule_set
+def test_datagrams_are_left_alone(scene: Scene, backend: str, capture: str) -> None:
+    """Name resolution by UDP would vanish into a relay of TCP."""
+    with scene.ruled(backend, {"inbound": capture, "outbound": capture}, {"only_open_ports": False, "on_failure": "drop"}):
+        for family in FAMILIES:
+            assert echoed(scene.pod, scene.server, at(SERVER, family, 53), family)
+            assert echoed(scene.client, scene.pod, at(POD, family, 53), family)
+
+
+def echoed(near: Namespace, far: Namespace, where: tuple[str, int], family: int) -> bool:
+    """A datagram goes there and comes back."""
+    with far.entered():
+        server = socket.socket(FAMILY[family], socket.SOCK_DGRAM)
+    with near.entered():
+        client = socket.socket(FAMILY[family], socket.SOCK_DGRAM)
+    with server, client:
+        for sock in (server, client):
+            sock.settimeout(3.0)
+        server.bind(where)
+        client.sendto(b"name?", where)
+        data, caller = server.recvfrom(100)
+        server.sendto(data, caller)
+        data, answerer = client.recvfrom(100)
+        return (data, answerer[:2]) == (b"name?", where)
+
+
+@captures
+@every_rule_set
+def test_strict_reverse_path_filters_do_not_matter(scene: Scene, backend: str, capture: str) -> None:
+    """Distributions set rp_filter=1: captured packets that come back by lo would be dropped as martians."""
+    for name in ("all", "default", "lo", "to-client", "to-server"):
+        scene.pod.sysctl(f"net.ipv4.conf.{name}.rp_filter", "1")
+    with scene.ruled(backend, {"inbound": capture, "outbound": capture}):
+        for client in each_family(scene):
+            assert (client.to(80), client.from_server(80)) == ("inbound", "inbound")
+            assert client.from_pod(80, SERVER) == client.from_pod(80, CLIENT) == "outbound"

@@ -23,8 +23,8 @@ captures = pytest.mark.parametrize("capture", CAPTURES)
 
 
 @pytest.fixture
-def pod(tmp_path: Path) -> Iterator[Pod]:
-    with made(tmp_path) as pod:
+def pod() -> Iterator[Pod]:
+    with made() as pod:
         foreign.by_all(pod.namespace)
         yield pod
 

@@ -65,20 +65,20 @@ def test_connections_older_than_the_rules_go_on(scene: Scene, backend: str, capt
 @every_rule_set
 def test_the_first_to_speak_may_be_the_other_end(scene: Scene, backend: str, capture: str) -> None:
     """Of a connection older than the rules conntrack takes the first packet for its beginning, whoever sends it."""
-    for family in FAMILIES:
+    with ExitStack() as paths:
         pairs = []
-        for near, far, address in ((scene.pod, scene.server, SERVER), (scene.client, scene.pod, POD)):
-            path = Path(near, far, family, ANY[family], (ANY[family], 7000))
-            path.dial_to = (address[family], 7000)
-            path.listen()
-            pairs.append(path.pair())
+        for family in FAMILIES:
+            for near, far, address in ((scene.pod, scene.server, SERVER), (scene.client, scene.pod, POD)):
+                path = paths.enter_context(Path(near, far, family, ANY[family], (ANY[family], 7000)))
+                path.dial_to = (address[family], 7000)
+                path.listen()
+                pairs.append(path.pair())
         with scene.ruled(backend, BOTH[capture]):
             for pair in pairs:
                 for end, other in ((pair.origin, pair.client), (pair.client, pair.origin)):
                     other.settimeout(3.0)
                     end.sendall(b"hello")
                     assert receive(other, 5) == b"hello"
-        path.close()
 
 
 # What is applied over rules that hold connections. Each says what changes.
@@ -185,7 +185,7 @@ MIXED = [("redirect", "tproxy"), ("tproxy", "redirect"), ("tproxy", "tproxy")]
 @pytest.mark.parametrize(("outbound", "inbound"), MIXED)
 @every_rule_set
 def test_a_relay_with_a_capture_for_each_direction(backend: str, outbound: str, inbound: str) -> None:
-    """Users capture inbound by TPROXY for the client's address, outbound by REDIRECT for its simplicity, or the other way round."""
+    """Users capture inbound by TPROXY for the client's address and outbound by REDIRECT for its simplicity, or otherwise."""
     preserves = inbound == "tproxy"
     listeners = [
         {"name": "outbound", "direction": "outbound", "port": 15002, "capture": outbound},

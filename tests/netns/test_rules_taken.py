@@ -22,6 +22,17 @@ PECULIAR = [
         "inbound_exclude_interfaces": ["tun0", "eth10", "eth1", "docker0", "lo", "a", "ba"],
         "outbound_exclude_interfaces": ["@", "_-"],
     },
+    {
+        "outbound_exclude_cidrs": [
+            "::20:0/107",
+            "::ffff:0:0/96",
+            "::1.2.3.4",
+            "1::",
+            "2001:db8:0:1::/64",
+            "fe80::/10",
+            "ff00::/8",
+        ]
+    },
     {"inbound_ports": ["1-65535"], "outbound_ports": ["1-1", "2-65535"], "outbound_exclude_ports": [65535, "1-65534"]},
     {"outbound_uids": [0, 4294967294], "outbound_exclude_uids": ["0", "root"], "outbound_exclude_gids": [0, 4294967294]},
     {"mark": 0xFFF, "local_mark": 1, "capture_mark": 0x100, "route_table": 2**32 - 1, "rule_priority": 32765},

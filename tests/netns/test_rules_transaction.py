@@ -18,8 +18,8 @@ surrounded = pytest.mark.parametrize("around", SURROUNDINGS)
 
 
 @pytest.fixture
-def pod(tmp_path: Path) -> Iterator[Pod]:
-    with made(tmp_path) as pod:
+def pod() -> Iterator[Pod]:
+    with made() as pod:
         yield pod
 
 

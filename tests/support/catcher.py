@@ -27,7 +27,7 @@ PORTS = {"outbound": rules.OUTBOUND_PORT, "inbound": rules.INBOUND_PORT, "gatewa
 # What the pod's app listens on, and what everyone else does. 9090 is the last of a list longer than multiport takes.
 APP_PORTS = (22, 80, 443, 8080, 8081, 8443, 9000, 9005, 9010, 9011, 9090, 15020, 15021)
 SERVER_PORTS = (22, 53, 80, 443, 8080, 9000, 9005, 9010, 9011, 9090)
-CLOSED_PORT = 7777
+CLOSED_PORT = 7777  # nobody listens there
 
 SO_ORIGINAL_DST = 80
 IP_TRANSPARENT, IPV6_TRANSPARENT = 19, 75

@@ -95,9 +95,10 @@ def snapshot(namespace: Namespace) -> Snapshot:
     for family, program in IPTABLES.items():
         seen[f"{program}-nft"] = _without_counters(namespace.run([f"{program}-nft-save"]).stdout)
         seen[f"{program}-legacy"] = "".join(_legacy(namespace, family))
-        seen[f"ip -{family} rule"] = namespace.run(["ip", "-d", f"-{family}", "rule"]).stdout
-        routes = namespace.run(["ip", "-d", f"-{family}", "route", "show", "table", "all"]).stdout
-        seen[f"ip -{family} route"] = "".join(sorted(routes.splitlines(keepends=True)))  # the order of tables is the kernel's
+        # The order of tables is the kernel's, and that of rules is told by their numbers.
+        for what in ("rule", "route show table all"):
+            listing = namespace.run(["ip", "-d", f"-{family}", *what.split()]).stdout
+            seen[f"ip -{family} {what}"] = "".join(sorted(listing.splitlines(keepends=True)))
     with namespace.entered():
         seen.update({name: Path("/proc/sys", name).read_text() for name in SYSCTLS if Path("/proc/sys", name).exists()})
     return seen
@@ -143,6 +144,6 @@ def _tables_of_others(listing: str) -> str:
             continue
         table = re.sub(r"^\tchain RELAY_\w+ \{\n.*?^\t\}\n\n?", "", table, flags=re.M | re.S)
         table = _lines_without(table, r"jump RELAY_|^$")
-        table = re.sub(r"^\tchain \w+ \{\n\t\ttype [^\n]* policy accept;\n\t\}\n", "", table, flags=re.M)
+        left = re.sub(r"^\tchain \w+ \{\n\t\ttype [^\n]* policy accept;\n\t\}\n", "", table, flags=re.M)
         kept += [table] if table.count("\n") > 2 else []
     return "".join(kept)

@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,7 +40,7 @@ class Pod:
     def __init__(self, directory: Path, namespace: Namespace) -> None:
         self.namespace = namespace
         self.config = directory / "relay.toml"
-        directory.chmod(0o755)
+        directory.chmod(0o755)  # the relay's user reads it too
 
     def configure(self, capture: str = "redirect", backend: str = "nft", **rules: Any) -> None:
         """Write the file."""
@@ -104,10 +105,11 @@ class Pod:
 
 
 @contextmanager
-def made(directory: Path) -> Iterator[Pod]:
-    """A pod of its own, with links: interface rules and local addresses are as on a real one."""
+def made() -> Iterator[Pod]:
+    """A pod of its own."""
     namespace = Namespace("pod")
     try:
-        yield Pod(directory, namespace)
+        with tempfile.TemporaryDirectory(prefix="rules-") as directory:
+            yield Pod(Path(directory), namespace)
     finally:
         namespace.close()

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from sidecar.config import Config, Flags, load_config
-from sidecar.rules.change import NOTHING, move_to, wanted
+from sidecar.rules.change import NOTHING, move_to, present, wanted
+from sidecar.rules.routes import ours
+from sidecar.rules.routes import text as text_of
 from tests.support.netns import Namespace
 from tests.support.network import FAMILIES
 from tests.support.toml import to_toml
@@ -40,6 +42,12 @@ def apply(namespace: Namespace, tables: Mapping[str, Any]) -> None:
     config = configured(tables)
     with namespace.entered():
         move_to(wanted(config).situation)
+
+
+def held(namespace: Namespace) -> tuple[object, ...]:
+    """What of ours is there, line by line."""
+    with namespace.entered():
+        return {name: holding.texts() for name, holding in present().held.items()}, sorted(map(text_of, ours()))
 
 
 def remove(namespace: Namespace) -> None:

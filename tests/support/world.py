@@ -133,7 +133,7 @@ def captured(way: Way, settings: Settings | None = None, **process: Any) -> Iter
         path.dial_to = (dial_to[way.family], APP_PORT)
         tables = dict(settings or {})
         bound = listeners(way, tables.pop("listener", {}))
-        apply_rules(network.pod, way, {"admin": NO_ENDPOINTS, **tables, "listener": bound})
+        apply_rules(network.pod, way, _merged({"admin": NO_ENDPOINTS}, tables) | {"listener": bound})
         relay = Relay(network.pod, bound, tables, **process)
         with _running(way, relay, path, network) as world:
             yield world

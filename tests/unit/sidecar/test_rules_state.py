@@ -54,7 +54,6 @@ class Run:
         self._report = Report(load().log, *(file.fileno() for file in self._files))
         self.state = RulesState(self._report, NOT_OBSERVABLE, "", self.observation)  # type: ignore[arg-type]
         self.loop = Loop()
-        self.state.watch(self.loop)
 
     def change(self, verdict: Verdict) -> None:
         """The kernel tells of it."""
@@ -76,7 +75,9 @@ class Run:
 @pytest.fixture
 def run(tmp_path: Path, load: Load, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     monkeypatch.setattr(module, "SETTLE_SECONDS", 0.001)
-    yield Run(tmp_path, load, Verdict(OK))
+    run = Run(tmp_path, load, Verdict(OK))
+    run.state.watch(run.loop)
+    yield run
 
 
 def test_a_change_is_told_once_and_so_is_its_end(run: Run) -> None:
@@ -131,6 +132,8 @@ def test_before_the_relay_runs_the_start_record_tells(tmp_path: Path, load: Load
     """A relay with a companion would begin its life with a warning about rules that are just being applied."""
     run = Run(tmp_path, load, GONE)
     assert run.state.fields() == {"rules": "missing", "rules_by": GONE.by, "rules_detail": GONE.detail}
+    run.state.hear_companion({"event": "applied", "backend": "nft"})
+    assert run.state.works
     assert run.said() == ([], "")
 
 

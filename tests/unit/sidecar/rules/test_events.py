@@ -77,8 +77,9 @@ def test_a_jump_to_our_chain_is_ours() -> None:
     """A flush of the base chain alone would end the capture unnoticed."""
     (jump,) = parse_events(JUMP)
     assert (jump.kind, jump.table, jump.chain, jump.digest) == (NEW_RULE, NAT, "OUTPUT", "")
-    assert parse_events(JUMP.replace(b"RELAY_", b"KUBE__")) == []
-    assert parse_events(JUMP.replace(b"OUTPUT\0", b"OTHERS\0")) == []
+    assert parse_events(JUMP.replace(b"RELAY_", b"KUBE__")) == [], "alone"
+    for theirs in (JUMP.replace(b"RELAY_", b"KUBE__"), JUMP.replace(b"OUTPUT\0", b"OTHERS\0")):
+        assert [event.chain for event in parse_events(theirs + IPTABLES_RECORD)] == ["RELAY_RECORD"], "beside one of ours"
 
 
 @pytest.mark.parametrize(
@@ -110,6 +111,10 @@ def test_messages_of_others_are_passed_over_with_ours_between_them() -> None:
 def test_spoilt_bytes_are_no_events_and_no_end() -> None:
     """One odd message of a newer kernel would end the relay."""
     luck = random.Random(5)
+    for kind in range(20):
+        short = message(NFNL_SUBSYS_NFTABLES << 8 | kind, b"\1", 0)
+        assert parse_events(short) == []
+        assert len(parse_events(short + NFT_RECORD)) == 1
     for data in RECORDED.values():
         assert len(parse_messages(data)) == 1
         for length in range(len(data)):

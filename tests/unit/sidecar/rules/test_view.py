@@ -149,6 +149,13 @@ def test_what_was_lost_is_not_known(view: View) -> None:
     assert state(view, Event(DEL_TABLE), Event(NEW_TABLE), *applied(1)) == "ok"
 
 
+def test_half_a_transaction_before_a_loss_proves_nothing(view: View) -> None:
+    """Rules would count as applied of which the end, or the removal, was lost."""
+    view.feed([Event(DEL_TABLE), Event(NEW_TABLE), *applied(1)])
+    view.lose()
+    assert state(view) == "unknown"
+
+
 def test_a_removal_is_seen_after_a_loss_too(view: View) -> None:
     """The worst case would be the one that is never told."""
     view.lose()
