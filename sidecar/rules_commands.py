@@ -24,14 +24,13 @@ IPTABLES = {4: "iptables-restore", 6: "ip6tables-restore"}
 def show(arguments: Arguments) -> int:
     """Print what would be applied; nothing is asked of the kernel."""
     from sidecar.rules import iptables, nft, routes
-    from sidecar.rules.change import ways_of
     from sidecar.rules.plan import make_plan
 
     config = _config(arguments)
     configured = {"iptables-legacy": "iptables"}.get(config.rules.backend, config.rules.backend)
     form = arguments.format or (configured if configured in FORMATS else "nft")
     plan = make_plan(config, "iptables" if form == "iptables" or configured == "iptables" else "nft", guarded=True)
-    ways = [routes.text(way) for way in sorted(ways_of(plan), key=str)]
+    ways = [routes.text(way) for way in sorted(routes.ways_of(plan), key=str)]
     if form == "json":
         _say_json({"digest": plan.digest(), **plan.as_json(), "ways": ways})
         return 0

@@ -6,7 +6,6 @@ Never here: why it changes, who is asked (keeper); a rule, chain, route or table
 """
 
 import contextlib
-import socket
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -16,10 +15,10 @@ from sidecar.rules import marks as foreign_marks
 from sidecar.rules import routes
 from sidecar.rules.backends import BACKENDS, Backend, choose
 from sidecar.rules.held import EMPTY, Holding, differences
-from sidecar.rules.model import MARK_MASK, V4, Plan
+from sidecar.rules.model import Plan
 from sidecar.rules.plan import make_plan
 from sidecar.rules.programs import ProgramFailed
-from sidecar.rules.routes import LocalRoute, PolicyRule, Way
+from sidecar.rules.routes import Way
 
 
 class Situation(NamedTuple):
@@ -60,19 +59,7 @@ def wanted(config: Config, *, guarded: bool = False, try_out: bool = True) -> Wa
 
 def _made(config: Config, backend: Backend, *, guarded: bool) -> Wanted:
     plan = make_plan(config, backend.kind, guarded=guarded)
-    return Wanted(backend, plan, Situation({backend.name: backend.rendered(plan)}, ways_of(plan)))
-
-
-def ways_of(plan: Plan) -> frozenset[Way]:
-    """The ip rules and routes of a plan."""
-    if plan.routing is None:
-        return frozenset()
-    ways: set[Way] = set()
-    for number in plan.families:
-        family = socket.AF_INET if number == V4 else socket.AF_INET6
-        ways.add(LocalRoute(family, plan.routing.table))
-        ways |= {PolicyRule(family, plan.routing.priority, mark, MARK_MASK, plan.routing.table) for mark in plan.routing.marks}
-    return frozenset(ways)
+    return Wanted(backend, plan, Situation({backend.name: backend.rendered(plan)}, routes.ways_of(plan)))
 
 
 def present() -> Situation:
