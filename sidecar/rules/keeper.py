@@ -45,7 +45,8 @@ class Holder(NamedTuple):
 class Keeper:
     """The first process's end of it. Inside `with`, a change that raises is undone before the error goes on.
 
-    `lock` is take_address()'s, taken before anybody looked at what there was. `undo` brings back what was there before, `clear` leaves nothing: that is what ends a guard.
+    `lock` is take_address()'s, taken before anybody looked at what there was. `undo` brings that back, `clear` leaves
+    nothing: that is what ends a guard.
     """
 
     def __init__(self, lock: socket.socket, undo: Undo, clear: Undo) -> None:

@@ -274,7 +274,9 @@ def test_twenty_at_a_time(pod: Pod) -> None:
     assert [process.communicate()[1] for process in processes] == [b""] * 20
     assert {process.returncode for process in processes} == {0}
     assert snapshot(pod.namespace) == planned
-    processes = [pod.popen(("apply", "remove")[number % 2], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for number in range(10)]
+    processes = [
+        pod.popen(("apply", "remove")[number % 2], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for number in range(10)
+    ]
     assert [process.communicate()[1] for process in processes] == [b""] * 10
     assert {process.returncode for process in processes} == {0}
     assert snapshot(pod.namespace) in (planned, before)

@@ -69,8 +69,8 @@ def test_the_first_to_speak_may_be_the_other_end(scene: Scene, backend: str, cap
         pairs = []
         for family in FAMILIES:
             for near, far, address in ((scene.pod, scene.server, SERVER), (scene.client, scene.pod, POD)):
-                path = paths.enter_context(Path(near, far, family, ANY[family], (ANY[family], 7000)))
-                path.dial_to = (address[family], 7000)
+                path = paths.enter_context(Path(near, far, family, ANY[family], (ANY[family], 7000 + family)))
+                path.dial_to = (address[family], 7000 + family)
                 path.listen()
                 pairs.append(path.pair())
         with scene.ruled(backend, BOTH[capture]):
@@ -115,9 +115,10 @@ def test_captured_connections_survive_another_back_end(scene: Scene, capture: st
         assert takers(begun(scene)) == CAPTURED
 
 
+@pytest.mark.parametrize("first", ["client", "origin"])
 @captures
 @every_rule_set
-def test_conntrack_may_be_flushed(scene: Scene, backend: str, capture: str) -> None:
+def test_conntrack_may_be_flushed(scene: Scene, backend: str, capture: str, first: str) -> None:
     """TPROXY needs no conntrack for what is captured; REDIRECT lives by it, and what was never captured lives in both."""
     with scene.ruled(backend, BOTH[capture], {"outbound_exclude_ports": [443], "inbound_exclude_ports": [443]}):
         held = begun(scene) if capture == "tproxy" else []
@@ -125,6 +126,10 @@ def test_conntrack_may_be_flushed(scene: Scene, backend: str, capture: str) -> N
             held.append(hold(scene.pod, family, at(SERVER, family, 443), uid=1000))
             held.append(hold(scene.client, family, at(POD, family, 443)))
         flush_conntrack(scene)
+        if first == "origin":
+            for desk in (scene.relay, scene.others):
+                desk.speak(b"unasked")
+            assert [connection.hears(b"unasked") for connection in held] == [True] * len(held)
         assert [connection.lives() for connection in held] == [True] * len(held)
 
 

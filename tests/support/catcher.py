@@ -94,6 +94,12 @@ class Desk:
         self._selector.unregister(sock)
         sock.close()
 
+    def speak(self, word: bytes) -> None:
+        """Say something on every connection, unasked."""
+        for key in list(self._selector.get_map().values()):
+            if key.fileobj is not self._wake and not key.data:
+                key.fileobj.sendall(word)  # type: ignore[union-attr]
+
     def close(self) -> None:
         self._waker.close()
         self._thread.join()
@@ -177,7 +183,17 @@ class Held(NamedTuple):
         self.sock.settimeout(3.0)
         try:
             self.sock.sendall(b"still there?")
-            return self.sock.recv(100) == b"still there?"
+        except OSError:
+            return False
+        return self.hears(b"still there?")
+
+    def hears(self, word: bytes) -> bool:
+        """Whether these bytes come, in three seconds."""
+        if not self.sock:
+            return False
+        self.sock.settimeout(3.0)
+        try:
+            return self.sock.recv(100) == word
         except OSError:
             return False
 

@@ -1,4 +1,4 @@
-"""nft and iptables that go wrong: programs of the same names, found first in PATH, which do as a test says and else are the real ones.
+"""nft and iptables that go wrong: programs of the same names, found first in PATH, which do as a test says.
 
 Owns: their text. A program that would only look, or try out, is always the real one; only changes are counted and go wrong.
 """

@@ -140,10 +140,9 @@ def _lines_without(listing: str, pattern: str) -> str:
 def _tables_of_others(listing: str) -> str:
     kept = []
     for table in re.findall(r"^table [^\n]*\{\n.*?^\}\n", listing, re.M | re.S):
-        if table.startswith("table inet relay_sidecar "):
-            continue
-        table = re.sub(r"^\tchain RELAY_\w+ \{\n.*?^\t\}\n\n?", "", table, flags=re.M | re.S)
-        table = _lines_without(table, r"jump RELAY_|^$")
-        left = re.sub(r"^\tchain \w+ \{\n\t\ttype [^\n]* policy accept;\n\t\}\n", "", table, flags=re.M)
-        kept += [table] if table.count("\n") > 2 else []
+        if not table.startswith("table inet relay_sidecar "):
+            left = re.sub(r"^\tchain RELAY_\w+ \{\n.*?^\t\}\n\n?", "", table, flags=re.M | re.S)
+            left = _lines_without(left, r"jump RELAY_|^$")
+            left = re.sub(r"^\tchain \w+ \{\n\t\ttype [^\n]* policy accept;\n\t\}\n", "", left, flags=re.M)
+            kept += [left] if left.count("\n") > 2 else []
     return "".join(kept)
