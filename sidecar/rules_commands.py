@@ -29,7 +29,8 @@ def show(arguments: Arguments) -> int:
     config = _config(arguments)
     configured = {"iptables-legacy": "iptables"}.get(config.rules.backend, config.rules.backend)
     form = arguments.format or (configured if configured in FORMATS else "nft")
-    plan = make_plan(config, "iptables" if form == "iptables" or configured == "iptables" else "nft", guarded=True)
+    kind = "iptables" if "iptables" in (form, configured if form == "json" else "") else "nft"
+    plan = make_plan(config, kind, guarded=arguments.guard)
     ways = [routes.text(way) for way in sorted(routes.ways_of(plan), key=str)]
     if form == "json":
         _say_json({"digest": plan.digest(), **plan.as_json(), "ways": ways})
@@ -208,6 +209,7 @@ def _show_options(parser: Parser) -> None:
         default="as rules.backend says; auto: nft",
         choices=FORMATS,
     )
+    _guard_option(parser, "as `rules apply --guard` would apply them")
     parser.set_defaults(netns=None, json=False)
 
 
