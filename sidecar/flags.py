@@ -23,6 +23,7 @@ exit status:
   0   fine, also when the drain deadline cut flows
   1   failed: cannot bind, no relay answers, a program is missing, rules differ, a second signal
   2   wrong usage
+  3   rules plan --exit-code: something would change
   77  a privilege is missing
   78  the configuration or an environment value is invalid, or asks for what the kernel cannot do
   126 the rules do not do what they say

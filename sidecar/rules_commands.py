@@ -13,7 +13,7 @@ from typing import Any
 from sidecar.commands import say
 from sidecar.config import Config, Flags, load_config
 from sidecar.config.kinds import duration, write_duration
-from sidecar.errors import FAILED, Problem, RelayError
+from sidecar.errors import FAILED, NO_PRIVILEGE, Problem, RelayError
 from sidecar.flags import EXIT_STATUS, Arguments, Command, Parser, config_option, json_option, of_kind, option, ports_option
 
 DIFFERS = 3  # of plan --exit-code
@@ -47,13 +47,14 @@ def show(arguments: Arguments) -> int:
 
 def plan(arguments: Arguments) -> int:
     """Print what apply would change."""
-    from sidecar.rules.change import check_clashes, compare, present, wanted
+    from sidecar.rules.change import check_clashes, compare, wanted
+    from sidecar.rules.status import settled
 
     _enter(arguments)
     config = _config(arguments)
     aim = wanted(config, guarded=arguments.guard)
     check_clashes(config, aim.situation)
-    changes = compare(present(), aim.situation)
+    changes = compare(settled(), aim.situation)
     if arguments.json:
         _say_json({"backend": aim.backend.name, "digest": aim.plan.digest(), "changes": changes})
     else:
@@ -123,6 +124,11 @@ def _answer(arguments: Arguments, word: str, wanted: str, told: str) -> int:
 
     _enter(arguments)
     answer = ask(word)
+    if answer and answer.startswith("refused"):
+        found = "one that belongs to another user"
+        raise RelayError(
+            Problem("rules", "a change of root or of this user", found, "run it as root"), exit_status=NO_PRIVILEGE
+        )
     if answer != wanted:
         found = f"one that is {answer.split()[0]}" if answer else "none"
         step = "`rules apply --confirm 30s` begins one; it may have gone back already"
@@ -136,7 +142,8 @@ def _guarded(arguments: Arguments) -> Any:
         if arguments.json:
             _say_json({"event": event, **fields})
         else:
-            say(" ".join([f"{event}:", *(str(value) for value in fields.values())]))
+            told = ("; ".join(map(str, value)) if isinstance(value, list) else str(value) for value in fields.values())
+            say(" ".join([f"{event}:", *filter(None, told)]))
 
     return told
 

@@ -44,6 +44,7 @@ def check_together(draft: Draft, refuse: Tell, warn: Tell) -> None:
         _check_listener(path, listener, draft, refuse)
     _check_ports(listeners, draft, refuse)
     _check_marks(draft, refuse)
+    _check_captures(listeners, draft, warn)
     if draft.relay.target and listeners and all(listener.capture != "none" for listener in listeners.values()):
         warn("relay.target", 'a listener with capture = "none" that uses it', "captured listeners only", "it has no effect")
     if draft.interface and listeners and all(listener.direction == "outbound" for listener in listeners.values()):
@@ -93,6 +94,16 @@ def _check_marks(draft: Draft, refuse: Tell) -> None:
             holder = first.setdefault(mark, name)
             if holder != name:
                 refuse(f"rules.{name}", "a mark of its own", f"{mark:#x}, as rules.{holder} has")
+
+
+def _check_captures(listeners: Mapping[str, Listener], draft: Draft, warn: Tell) -> None:
+    """What was written and has no effect."""
+    directions = {listener.direction for listener in listeners.values() if listener.capture != "none"}
+    for direction in ("inbound", "outbound"):
+        if direction in directions and getattr(draft.rules, f"{direction}_ports") == () and not draft.rules.outbound_uid_ports:
+            warn(f"rules.{direction}_ports", "ports to capture", "none", f"the rules capture nothing {direction}")
+    if draft.rules.gateway_interfaces and listeners and "gateway" not in directions:
+        warn("rules.gateway_interfaces", 'a [[listener]] with direction = "gateway"', "none", "they have no effect")
 
 
 def _overlap(one: str, other: str) -> bool:

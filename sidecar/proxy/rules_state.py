@@ -25,8 +25,10 @@ CHANGED: Final = "changed"
 MISSING: Final = "missing"
 UNKNOWN: Final = "unknown"
 NOT_OBSERVABLE: Final = "not observable"
+COMPANION: Final = "the companion"
 
 SETTLE_SECONDS = 0.5  # what applies rules takes several steps, and a companion repairs them meanwhile
+RESTART = "restart the relay: nothing is captured without rules, and nobody guards them any more"
 REPAIR = "`relay-sidecar rules status` tells more, `relay-sidecar rules apply` repairs"
 
 # What a companion says, and what it means.
@@ -80,7 +82,7 @@ class RulesState:
         if what in _WORDS:
             detail = "; ".join(word.get("first", ())) or word.get("because", "")
             more = {key: value for key, value in word.items() if key not in ("event", "first", "because")}
-            self.tell(_WORDS[what], "the companion", detail, {"what": what, **more})
+            self.tell(_WORDS[what], COMPANION, detail, {"what": what, **more})
 
     def tell(self, state: str, by: str = "", detail: str = "", more: Fields | None = None) -> None:
         """This is how the rules are now. Only a change is news, unless there is more to tell."""
@@ -92,7 +94,8 @@ class RulesState:
             self._report.record("warn" if state == before else "info", "rules", **fields)
         else:
             found = " ".join([state, *([f"by {by}"] if by else []), *([f"({detail})"] if detail else [])])
-            self._report.warn(Problem("rules", "those of this configuration", found, REPAIR), "rules", fields)
+            step = RESTART if (state, by) == (MISSING, COMPANION) else REPAIR
+            self._report.warn(Problem("rules", "those of this configuration", found, step), "rules", fields)
 
     def _wait(self, loop: Loop, observation: "Observation") -> None:
         for fileno in observation.filenos():

@@ -234,6 +234,8 @@ class Probe:
             if attempt in stopped:
                 port = attempt.trial.listen[1]
                 what = f"a firewall drops connections from there, also to port {port}, at which captured ones arrive"
+                if attempt.trial.capture == "redirect":
+                    what += '; if it drops that port for others too, use capture = "tproxy", which keeps the port'
                 attempt.settle(NOT_PROBED, what)
             elif attempt.connected:
                 attempt.judge(FAILED, f"answered, but not from {Endpoint(*attempt.trial.listen)}")

@@ -6,6 +6,7 @@ Never here: why it changes, who is asked (keeper); a rule, chain, route or table
 """
 
 import contextlib
+import errno
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -59,15 +60,29 @@ def wanted(config: Config, *, guarded: bool = False, try_out: bool = True) -> Wa
 
 def _made(config: Config, backend: Backend, *, guarded: bool) -> Wanted:
     plan = make_plan(config, backend.kind, guarded=guarded)
-    return Wanted(backend, plan, Situation({backend.name: backend.rendered(plan)}, routes.ways_of(plan)))
+    ways = frozenset(way for way in routes.ways_of(plan) if routes.possible(way))
+    return Wanted(backend, plan, Situation({backend.name: backend.rendered(plan)}, ways))
 
 
 def present() -> Situation:
     """What is there now."""
     with refusals_told():
-        held = {name: backend.held() for name, backend in BACKENDS.items()}
+        held = _held()
         there = {name: holding for name, holding in held.items() if holding.places}
         return Situation(there, frozenset(routes.ours()), frozenset(routes.doubled()))
+
+
+def _held(target: Situation = NOTHING) -> dict[str, Holding]:
+    """By back end. Where iptables-legacy has tables that we may not read, nothing of ours is there unless it is the target."""
+    held = {}
+    for name, backend in BACKENDS.items():
+        try:
+            held[name] = backend.held()
+        except RelayError:
+            if name != "iptables-legacy" or name in target.held:
+                raise
+            held[name] = EMPTY
+    return held
 
 
 def move_to(target: Situation) -> None:
@@ -77,7 +92,7 @@ def move_to(target: Situation) -> None:
             routes.delete(way)
         for way in routes.missing(target.ways):
             routes.add(way)
-        now = {name: backend.held() for name, backend in BACKENDS.items()}
+        now = _held(target)
         for name in [*target.held, *(name for name in now if name not in target.held)]:
             holding = target.held.get(name, EMPTY)
             if holding.places or now[name].digest:
@@ -130,4 +145,6 @@ def refusals_told() -> Iterator[None]:
             Problem("netlink", "CAP_NET_ADMIN in this network namespace", reason(error), step), exit_status=NO_PRIVILEGE
         ) from None
     except OSError as error:
+        if error.errno == errno.ENETDOWN:
+            raise RelayError(Problem("lo", "an interface that is up", reason(error), "ip link set lo up")) from None
         raise RelayError(Problem("netlink", "rules and routes of this network namespace", reason(error))) from None

@@ -28,6 +28,7 @@ LOCK_POLL_SECONDS = 0.02
 WORD_BYTES = 256
 CREDENTIALS = struct.Struct("3i")  # ucred: pid, uid, gid
 
+REFUSED = b"refused: it belongs to another user"
 RELEASED = b"r"  # by `rules remove`, which then does it itself
 
 CHANGING, CONFIRMING, GUARDING = "changing", "confirming", "guarding"
@@ -117,17 +118,20 @@ class _Kept:
         self._clear = clear
         self._state = CHANGING
         self._deadline: float | None = None
+        self._twin: int | None = None
 
     def live(self) -> None:
         """Until there is nothing left to keep; never returns."""
         status = 1
         try:
             os.setsid()
+            self._lock.listen()  # again: whoever asks is told that it is we
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
                 signal.signal(number, signal.SIG_IGN)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # it runs programs, and waits for them
             while not self._turn():
                 pass
+            self._dismiss_twin()
             status = 0
         except RelayError as error:
             sys.stderr.write(f"{error}\n")
@@ -167,8 +171,27 @@ class _Kept:
         null = os.open(os.devnull, os.O_RDWR)
         for descriptor in range(3):
             os.dup2(null, descriptor)
+        self._make_twin()
         os.close(self._alive)
         self._orders = None
+
+    def _make_twin(self) -> None:
+        """The first process leaves: another one must undo the change if we are killed."""
+        end, self._twin = os.pipe()
+        if os.fork() == 0:
+            os.setsid()
+            os.close(self._twin)
+            os.close(self._alive)
+            try:
+                if not os.read(end, 1):
+                    self._undo()
+            finally:
+                os._exit(0)
+        os.close(end)
+
+    def _dismiss_twin(self) -> None:
+        if self._twin is not None:
+            os.write(self._twin, RELEASED)
 
     def _answer(self) -> bool:
         with contextlib.suppress(OSError), contextlib.ExitStack() as closing:
@@ -177,7 +200,7 @@ class _Kept:
             _, uid, _ = _credentials(client)
             word = client.recv(WORD_BYTES).decode()
             if uid not in (0, os.geteuid()):
-                client.sendall(b"refused: another user")
+                client.sendall(REFUSED)
                 return False
             answer, over = self._do(word)
             client.sendall(answer.encode())
@@ -202,6 +225,7 @@ def ask(word: str) -> str | None:
     """What the keeper of this network namespace answers; None when there is none."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(ANSWER_SECONDS)
+        pid = 0
         try:
             client.connect(ADDRESS)
             pid, uid, _ = _credentials(client)
@@ -212,8 +236,12 @@ def ask(word: str) -> str | None:
             return client.recv(WORD_BYTES).decode()
         except (ConnectionRefusedError, ConnectionResetError, BrokenPipeError):  # there is none, or it has just ended
             return None
-        except (TimeoutError, BlockingIOError):  # it is busy, or too many are waiting for it already
+        except BlockingIOError:  # too many are waiting for it already
             return f"{CHANGING} 0"
+        except TimeoutError:
+            step = f"it may be stopped: `kill -CONT {pid}` lets it go on, `kill -KILL {pid}` undoes its change"
+            expected = f"an answer within {ANSWER_SECONDS:g} s"
+            raise RelayError(Problem("keeper", expected, f"none from the keeper of a change, pid {pid}", step)) from None
         except OSError as error:
             raise RelayError(Problem("keeper", f"an answer to {word}", str(error))) from None
 

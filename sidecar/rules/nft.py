@@ -6,7 +6,9 @@ Never here: another table; running the program (programs).
 
 import json
 import re
+import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from ipaddress import ip_network
 from typing import Any
 
 from sidecar.rules.held import SPOILT, Holding, Line
@@ -137,13 +139,41 @@ def _masked(expression: str) -> Callable[[Match], str]:
 def _networks(side: str) -> Callable[[Match], str]:
     def spelled(match: Match) -> str:
         family = "ip6" if ":" in match.values[0] else "ip"
-        return f"{family} {side} {_set(_network(text) for text in match.values)}"
+        return f"{family} {side} {_set(_intervals(match.values))}"
 
     return spelled
 
 
+def _intervals(networks: Sequence[str]) -> list[str]:
+    """Networks that lie side by side are one interval for the kernel; nft prints a single address without its prefix."""
+    joined: list[list[str]] = []
+    for text in networks:
+        if joined and _last(joined[-1][-1]) + 1 == _first(text):
+            joined[-1].append(text)
+        else:
+            joined.append([text])
+    return [_network(run[0]) if len(run) == 1 else f"{_address(run[0])}-{_end(run[-1])}" for run in joined]
+
+
+def _first(text: str) -> int:
+    return int(ip_network(text).network_address)
+
+
+def _last(text: str) -> int:
+    return int(ip_network(text).broadcast_address)
+
+
+def _address(text: str) -> str:
+    return text.partition("/")[0]
+
+
+def _end(text: str) -> str:
+    """The last address of a network, as libc writes it."""
+    last = ip_network(text).broadcast_address
+    return socket.inet_ntop(socket.AF_INET if last.version == V4 else socket.AF_INET6, last.packed)
+
+
 def _network(text: str) -> str:
-    """nft prints a single address without its prefix."""
     address, _, prefix = text.partition("/")
     return address if prefix == ("128" if ":" in address else "32") else text
 

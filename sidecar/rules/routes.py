@@ -37,6 +37,8 @@ OUR_PROTOCOL = 82  # as `ip rule` and `ip route` show it; /etc/iproute2/rt_proto
 
 ABSENT = (errno.ENOENT, errno.EOPNOTSUPP, errno.EAFNOSUPPORT, errno.EINVAL)
 
+IPV6_ON_LO = "/proc/sys/net/ipv6/conf/lo/disable_ipv6"
+
 FAMILIES = (socket.AF_INET, socket.AF_INET6)
 NUMBER = struct.Struct("=I")
 IP = {socket.AF_INET: "ip -4", socket.AF_INET6: "ip -6"}
@@ -93,6 +95,17 @@ def doubled() -> list[Way]:
     """Each copy of what of ours is there more than once: one of them looks at more than marks, and we cannot tell which."""
     found = ours()
     return [way for way in found if found.count(way) > 1]
+
+
+def possible(way: Way) -> bool:
+    """Whether lo takes it: where IPv6 is disabled, as in many containers, there are no packets to lead there either."""
+    if way.family != socket.AF_INET6:
+        return True
+    try:
+        with open(IPV6_ON_LO, encoding="ascii") as file:
+            return file.read().strip() == "0"
+    except OSError:  # a kernel without IPv6
+        return False
 
 
 def missing(wanted: Iterable[Way]) -> list[Way]:

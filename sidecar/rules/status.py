@@ -4,14 +4,20 @@ Owns: the words applied, drifted, missing and foreign, and the fields and the pa
 Never here: a change.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sidecar.config import Config
+from sidecar.errors import NO_PRIVILEGE
 from sidecar.rules import routes
 from sidecar.rules.change import Situation, Wanted, compare, foreign, present, wanted
 from sidecar.rules.held import Line
 from sidecar.rules.keeper import holder
+from sidecar.rules.programs import ProgramFailed
+
+TRIES = 20
+TRY_AGAIN_SECONDS = 0.1
 
 Facts = Mapping[str, Any]
 
@@ -25,10 +31,22 @@ def state_of(now: Situation, aim: Wanted) -> str:
     return "drifted" if now.held or now.ways else "missing"
 
 
+def settled() -> Situation:
+    """What is there, between two changes of others who hold the lock: in the middle of one, chains come and go."""
+    for _ in range(TRIES):
+        try:
+            return present()
+        except ProgramFailed as error:
+            if error.exit_status == NO_PRIVILEGE or holder() is None:
+                break
+            time.sleep(TRY_AGAIN_SECONDS)
+    return present()
+
+
 def look(config: Config) -> Facts:
     """Everything that `rules status` tells."""
     aim = wanted(config, guarded=True, try_out=False)
-    now = present()
+    now = settled()
     keeping = holder()
     return {
         "state": state_of(now, aim),

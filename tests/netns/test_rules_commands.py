@@ -316,3 +316,33 @@ def test_flags_that_exclude_each_other(pod: Pod) -> None:
     with pod.namespace.entered():
         done = subprocess.run([*PROGRAM, "rules"], capture_output=True, check=False)
     assert done.returncode == 2
+
+
+@pytest.mark.parametrize("capture", CAPTURES)
+def test_where_ipv6_is_disabled_the_rest_works(pod: Pod, capture: str) -> None:
+    """In most containers lo has no IPv6, and the whole transaction would fail for it."""
+    pod.namespace.sysctl("net.ipv6.conf.all.disable_ipv6", "1")
+    before = snapshot(pod.namespace)
+    pod.configure(capture, "nft")
+    pod.run("apply")
+    assert pod.state() == "applied"
+    pod.run("remove")
+    assert snapshot(pod.namespace) == before
+
+
+def test_tables_that_legacy_left_are_no_hindrance(pod: Pod) -> None:
+    """nft needs CAP_NET_ADMIN alone, and would ask for CAP_NET_RAW because of a program that it does not use."""
+    pod.configure("redirect", "iptables-legacy")
+    pod.run("apply")
+    pod.run("remove")
+    pod.configure("redirect", "nft")
+    pod.run("apply", launcher=launcher(0, "net_admin"))
+    assert pod.state() == "applied"
+    pod.run("remove", launcher=launcher(0, "net_admin"))
+
+
+def test_lo_that_is_down_is_named(pod: Pod) -> None:
+    """The kernel says "Network is down", and a user would look at the wrong interface."""
+    pod.namespace.ip("link set lo down")
+    pod.configure("tproxy", "nft")
+    assert "lo: expected an interface that is up" in pod.run("apply", status=1).stderr

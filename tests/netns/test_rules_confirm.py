@@ -73,6 +73,57 @@ def test_confirmed_rules_stay(pod: Pod) -> None:
     assert snapshot(pod.namespace) == planned
 
 
+def waiting(pod: Pod) -> list[int]:
+    """The processes that wait for a confirmation: those of this pod's namespace, as nothing else runs there."""
+    ours = os.stat(pod.namespace.path).st_ino
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return sorted(pid for pid in pids if pid != os.getpid() and _network_of(pid) == ours)
+
+
+def _network_of(pid: int) -> int:
+    try:
+        return os.stat(f"/proc/{pid}/ns/net").st_ino
+    except OSError:
+        return 0
+
+
+@backends
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGQUIT, signal.SIGUSR1])
+def test_who_waits_may_be_killed(pod: Pod, backend: str, number: int) -> None:
+    """Rules that nobody confirmed would stay for ever, and lock out whoever applied them."""
+    before = snapshot(pod.namespace)
+    pod.configure("tproxy", backend)
+    pod.run("apply", "--confirm", "1m")
+    keeper, _ = waiting(pod)
+    os.kill(keeper, number)
+    assert eventually(lambda: not waiting(pod))
+    assert snapshot(pod.namespace) == before
+
+
+def test_whoever_stands_still_is_named(pod: Pod) -> None:
+    """`rules remove`, the way out of everything, would wait and say nothing of for whom."""
+    before = snapshot(pod.namespace)
+    pod.configure("redirect", "nft")
+    pod.run("apply", "--confirm", "1m")
+    keeper, _ = waiting(pod)
+    os.kill(keeper, signal.SIGSTOP)
+    told = pod.run("remove", status=1).stderr
+    assert f"`kill -KILL {keeper}` undoes its change" in told
+    os.kill(keeper, signal.SIGKILL)
+    assert eventually(lambda: not waiting(pod))
+    assert snapshot(pod.namespace) == before
+
+
+def test_a_change_of_root_is_not_for_everybody(pod: Pod) -> None:
+    """Any user of the machine could keep rules that lock its administrator out."""
+    pod.configure("redirect", "nft")
+    pod.run("apply", "--confirm", "1m")
+    stranger = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    for command in ("confirm", "rollback"):
+        assert "belongs to another user" in pod.run(command, status=77, launcher=stranger).stderr
+    pod.run("rollback")
+
+
 def test_nobody_else_changes_rules_meanwhile(pod: Pod) -> None:
     """The way back would lead over somebody's later rules, and undo them too."""
     pod.configure("redirect", "nft")

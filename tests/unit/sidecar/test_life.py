@@ -19,7 +19,8 @@ from tests.support.clock import DEADLINE, Stopwatch, eventually
 from tests.support.netns import Place
 from tests.support.relay import Relay
 
-LISTENER = {"name": "in", "direction": "inbound", "port": 0, "capture": "none", "address": "127.0.0.1"}
+HERE = "127.0.53.1"  # where no other test dials a port that has just been free
+LISTENER = {"name": "in", "direction": "inbound", "port": 0, "capture": "none", "address": HERE}
 WEB = {"metrics": "127.0.0.1:0", "health": "127.0.0.1:0"}
 
 
@@ -428,7 +429,7 @@ def test_a_second_relay_names_the_first(origin: Origin) -> None:
         port = relay.address_of("in")[1]
         status, (line,) = failed({"relay": {"target": origin.address}, "rules": {"mark": 0}}, [{**LISTENER, "port": port}])
         assert status == 1
-        found = f"listener in: expected to listen on 127.0.0.1:{port}, found Address already in use, held by"
+        found = f"listener in: expected to listen on {HERE}:{port}, found Address already in use, held by"
         assert line.startswith(found)
         assert line.endswith(f"relay-sidecar (pid {relay.process.pid}); stop it, or choose another port")
         relay.finish()
@@ -445,7 +446,7 @@ def test_the_relay_itself_as_target_ends_the_start_with_78(origin: Origin) -> No
     """Seed error 5: it would connect to itself until no descriptor is left."""
     port = origin.socket.getsockname()[1]
     origin.socket.close()
-    status, (line,) = failed({"relay": {"target": f"localhost:{port}"}}, [{**LISTENER, "port": port}])
+    status, (line,) = failed({"relay": {"target": f"localhost:{port}"}}, [{**LISTENER, "address": "127.0.0.1", "port": port}])
     assert status == 78
     assert line.endswith(f"relay.target: expected another place than this relay, found listener[0], port {port}")
 

@@ -74,6 +74,20 @@ CHOICES: Mapping[str, str] = {
         {"inbound_exclude_cidrs": ["10.0.0.0/8"], "outbound_exclude_uids": [100], "outbound_exclude_ports": [53]}, **BOTH_TPROXY
     ),
     "networks": chosen({"outbound_cidrs": ["10.0.0.0/8", "192.168.0.0/16", "fd00::/8"]}, **BOTH),
+    "networks-adjacent": chosen(
+        {
+            "outbound_exclude_cidrs": [
+                "10.1.0.0/16",
+                "10.2.0.0/16",
+                "10.3.0.0/16",
+                "192.0.2.9",
+                "fd01::/32",
+                "fd01:1::/32",
+                "fd01:2::/32",
+            ]
+        },
+        **BOTH,
+    ),
     "networks-ipv4": chosen({"outbound_cidrs": ["10.0.0.0/8"]}, **BOTH_TPROXY),
     "users": chosen({"outbound_uids": [1001, 1000]}, **BOTH),
     "users-tproxy": chosen({"outbound_uids": [1001, 1000]}, **BOTH_TPROXY),
