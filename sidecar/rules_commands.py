@@ -150,11 +150,13 @@ def _guarded(arguments: Arguments) -> Any:
 
 def _show_applied(arguments: Arguments, done: Any, seconds: float) -> None:
     """What was changed, and how it was seen to work."""
+    from sidecar.rules.apply import family_name
+
     outcomes = [
         {
             "direction": outcome.trial.direction,
             "capture": outcome.trial.capture,
-            "family": "ipv4" if outcome.trial.family == 2 else "ipv6",
+            "family": family_name(outcome.trial),
             "verdict": outcome.verdict,
             "detail": outcome.detail,
         }

@@ -3,6 +3,7 @@
 Owns: that order, and what is told of it. Never here: a rule (plan), a step of the change (change), an exit status of its own.
 """
 
+import socket
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ from sidecar.config import Config
 from sidecar.errors import Problem, RelayError
 from sidecar.rules.change import NOTHING, Situation, Wanted, check_clashes, compare, move_to, of_ours, present, wanted
 from sidecar.rules.keeper import Keeper, ask, take_address
-from sidecar.rules.trials import Outcome, trials_of
+from sidecar.rules.trials import Outcome, Trial, trials_of
 
 NOT_AS_SAID = 126
 
@@ -54,13 +55,16 @@ def apply(
 
 
 def check(config: Config, aim: Wanted) -> Sequence[Outcome]:
-    """Send connections of our own; RelayError (126) when one is not captured."""
+    """Send connections of our own; RelayError (126) when one is not captured.
+
+    What comes in and cannot be tried is evaluated: the kernel holds what was planned, line for line.
+    """
     from sidecar.rules.probe import hints, run_trials
 
     outcomes = run_trials(trials_of(config), config.relay.user.id, config.relay.group.id)
     failed = [
         Problem(
-            f"probe: {outcome.trial.direction} {outcome.trial.capture} IPv{4 if outcome.trial.family == 2 else 6}",
+            f"probe: {outcome.trial.direction} {outcome.trial.capture} {family_name(outcome.trial)}",
             "a captured connection",
             outcome.detail,
             hints(outcome.trial),
@@ -70,7 +74,19 @@ def check(config: Config, aim: Wanted) -> Sequence[Outcome]:
     ]
     if failed:
         raise RelayError(*failed, exit_status=NOT_AS_SAID)
-    return outcomes
+    return [_evaluated(outcome) for outcome in outcomes]
+
+
+def family_name(trial: Trial) -> str:
+    """As people write it."""
+    return "IPv4" if trial.family == socket.AF_INET else "IPv6"
+
+
+def _evaluated(outcome: Outcome) -> Outcome:
+    if outcome.verdict == "captured" or outcome.trial.direction == "outbound":
+        return outcome
+    detail = f"the kernel holds the rules as planned; not probed: {outcome.detail}"
+    return outcome._replace(verdict="evaluated", detail=detail)
 
 
 def _look(aim: Wanted) -> None:
