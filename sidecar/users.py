@@ -55,6 +55,13 @@ def group_of(gid: int) -> Account:
         return Account(gid, str(gid))
 
 
+def is_mapped(uid: int) -> bool:
+    """Whether this user namespace knows the number; iptables refuses a rule about one that it does not."""
+    with open("/proc/self/uid_map", encoding="ascii") as file:
+        ranges = [tuple(map(int, line.split())) for line in file]
+    return any(first <= uid < first + count for first, _, count in ranges)
+
+
 def supplementary_groups(user: Account, group: Account) -> list[int]:
     """The groups that a login of this user would have; none for a user without an entry."""
     try:

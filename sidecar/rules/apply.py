@@ -9,8 +9,20 @@ from typing import NamedTuple
 
 from sidecar.config import Config
 from sidecar.errors import Problem, RelayError
-from sidecar.rules.change import NOTHING, Situation, Wanted, check_clashes, compare, move_to, of_ours, present, wanted
+from sidecar.rules.change import (
+    NOTHING,
+    Situation,
+    Wanted,
+    check_clashes,
+    compare,
+    explained,
+    move_to,
+    of_ours,
+    present,
+    wanted,
+)
 from sidecar.rules.keeper import Keeper, ask, take_address
+from sidecar.rules.programs import ProgramFailed
 from sidecar.rules.trials import Outcome, Trial, trials_of
 
 NOT_AS_SAID = 126
@@ -45,7 +57,10 @@ def apply(
         changes = compare(before, aim.situation)
         with Keeper(lock, lambda: move_to(before), lambda: move_to(NOTHING)) as keeper:
             if changes:
-                move_to(aim.situation)
+                try:
+                    move_to(aim.situation)
+                except ProgramFailed as error:
+                    raise explained(config, error) from None
                 _look(aim)
             outcomes = check(config, aim) if probe else []
             done = Applied(aim.backend.name, changes, outcomes)

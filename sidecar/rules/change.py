@@ -20,6 +20,7 @@ from sidecar.rules.model import Plan
 from sidecar.rules.plan import make_plan
 from sidecar.rules.programs import ProgramFailed
 from sidecar.rules.routes import Way
+from sidecar.users import is_mapped
 
 
 class Situation(NamedTuple):
@@ -56,6 +57,15 @@ def wanted(config: Config, *, guarded: bool = False, try_out: bool = True) -> Wa
             made = _made(config, choose("iptables"), guarded=guarded)
             made.backend.try_out(made.situation.held[made.backend.name])
         return made
+
+
+def explained(config: Config, error: ProgramFailed) -> RelayError:
+    """iptables says "Invalid argument" to a rule about a user that the user namespace does not know."""
+    user = config.relay.user.id
+    if not config.rules.exempt_owner or is_mapped(user):
+        return error
+    step = f"user {user} is unknown in this user namespace: rules.exempt_owner = false leaves it to the mark"
+    return RelayError(*(problem._replace(next_step=step) for problem in error.problems), exit_status=error.exit_status)
 
 
 def _made(config: Config, backend: Backend, *, guarded: bool) -> Wanted:

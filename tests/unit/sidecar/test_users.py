@@ -1,8 +1,10 @@
 """sidecar.users: names and numbers."""
 
+import os
+
 import pytest
 
-from sidecar.users import HIGHEST_ID, Account, find_group, find_user, supplementary_groups
+from sidecar.users import HIGHEST_ID, Account, find_group, find_user, is_mapped, supplementary_groups
 
 
 def test_a_number_needs_no_entry_in_passwd() -> None:
@@ -34,3 +36,9 @@ def test_a_user_without_an_entry_has_no_other_groups() -> None:
 def test_groups_do_not_repeat_the_primary_one() -> None:
     """A kernel limit on groups would be used up by duplicates."""
     assert 0 not in supplementary_groups(Account(0, "root"), Account(0, "root"))
+
+
+def test_users_of_this_namespace_are_known() -> None:
+    """Advice about a user that is known would send people the wrong way."""
+    assert is_mapped(os.geteuid())
+    assert is_mapped(2**32 - 1) is False
