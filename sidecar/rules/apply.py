@@ -26,6 +26,7 @@ from sidecar.rules.programs import ProgramFailed
 from sidecar.rules.trials import Outcome, Trial, trials_of
 
 NOT_AS_SAID = 126
+PROBE_SECONDS = 1.0  # an answer takes a millisecond; on a node where everything starts at once, more
 
 After = Callable[[Keeper], None]
 
@@ -76,7 +77,7 @@ def check(config: Config, aim: Wanted) -> Sequence[Outcome]:
     """
     from sidecar.rules.probe import hints, run_trials
 
-    outcomes = run_trials(trials_of(config), config.relay.user.id, config.relay.group.id)
+    outcomes = run_trials(trials_of(config), config.relay.user.id, config.relay.group.id, PROBE_SECONDS)
     failed = [
         Problem(
             f"probe: {outcome.trial.direction} {outcome.trial.capture} {family_name(outcome.trial)}",

@@ -32,12 +32,12 @@ def test_it_goes_back_by_itself(pod: Pod, backend: str) -> None:
     before = snapshot(pod.namespace)
     pod.configure("tproxy", backend)
     watch = Stopwatch()
-    told = pod.run("apply", "--confirm", "2s").stdout  # which its end would hold open
-    assert watch.seconds < 2
-    assert "they go back in 2s unless `relay-sidecar rules confirm` comes" in told
+    told = pod.run("apply", "--confirm", "5s").stdout  # which its end would hold open
+    assert watch.seconds < 5
+    assert "they go back in 5s unless `relay-sidecar rules confirm` comes" in told
     assert pod.state() == "applied"
     pod.await_rest()
-    assert 2 <= watch.seconds < 6
+    assert 5 <= watch.seconds < 20
     assert snapshot(pod.namespace) == before
 
 
