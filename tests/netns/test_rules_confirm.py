@@ -107,9 +107,11 @@ def test_whoever_stands_still_is_named(pod: Pod) -> None:
     pod.run("apply", "--confirm", "1m")
     keeper, _ = waiting(pod)
     os.kill(keeper, signal.SIGSTOP)
-    told = pod.run("remove", status=1).stderr
+    try:
+        told = pod.run("remove", status=1).stderr
+    finally:
+        os.kill(keeper, signal.SIGKILL)
     assert f"`kill -KILL {keeper}` undoes its change" in told
-    os.kill(keeper, signal.SIGKILL)
     assert eventually(lambda: not waiting(pod))
     assert snapshot(pod.namespace) == before
 
