@@ -23,7 +23,7 @@ from sidecar.rules import programs
 
 ADDRESS = "\0relay-sidecar/rules"
 ANSWER_SECONDS = 5.0  # an undo takes a fraction of a second
-LOCK_SECONDS = 10.0  # how long a change waits for another one
+LOCK_SECONDS = 30.0  # how long a change waits for others, each of which takes a fraction of a second
 LOCK_POLL_SECONDS = 0.02
 WORD_BYTES = 256
 CREDENTIALS = struct.Struct("3i")  # ucred: pid, uid, gid
