@@ -53,7 +53,7 @@ class Writer:
         with self._change:
             self._closing = True
             self._change.notify()
-        if not self._thread.is_alive():
+        if self._thread.ident is None:  # never started; one that was may have ended already, as it was told to
             self._thread.start()
         self._thread.join(seconds)
 

@@ -162,3 +162,15 @@ def test_the_limit_holds() -> None:
     writer.put(["x\n"] * 5)
     assert writer.dropped == 4
     assert len(writer._lines) == 3
+
+
+def test_a_thread_that_has_ended_already_is_not_started_again() -> None:
+    """A relay that ended well would exit with 1 and a traceback, once in a while: the thread is quicker than close()."""
+    reader, descriptor = os.pipe()
+    writer = Writer(descriptor, 16, str)
+    writer.start()
+    for _ in range(2):
+        writer.close(1)
+    os.close(descriptor)
+    assert os.read(reader, 1) == b""
+    os.close(reader)
