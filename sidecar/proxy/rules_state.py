@@ -40,6 +40,7 @@ _WORDS: Mapping[str, str] = {
     "removed": MISSING,
     "released": MISSING,
     "gone": MISSING,
+    "unknown": UNKNOWN,
 }
 
 

@@ -8,10 +8,10 @@ import contextlib
 import os
 import select
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from sidecar.config import Config
-from sidecar.errors import FAILED
+from sidecar.errors import FAILED, RelayError
 from sidecar.netlink import forget
 from sidecar.rules.apply import Applied, apply
 from sidecar.rules.change import NOTHING, compare, move_to, present, refusals_told, wanted
@@ -20,6 +20,7 @@ from sidecar.rules.watch import watch_routing, watch_rules
 
 SHOWN_LINES = 4  # of a difference, in a record
 LOOK_SECONDS = 2.0  # iptables-legacy tells nobody of a change
+REST_SECONDS = 0.2  # between two looks: others may change rules a thousand times a second
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 Told = Callable[[str, Mapping[str, object]], None]
@@ -38,7 +39,7 @@ class Guard:
         self._told = told
         self._wakes = [_wake_by_signals(), os.pidfd_open(os.getppid())] if parent is None else [parent]
         self._aim = wanted(config, guarded=True, try_out=False)
-        self._changed: list[str] = []
+        self._known: list[str] = []  # what was told last of how the rules differ, or why nobody knows
 
     def run(self) -> int:
         """The exit status."""
@@ -59,22 +60,22 @@ class Guard:
         self._told("applied", {"backend": done.backend, "probes": [f"{o.trial.direction}: {o.verdict}" for o in done.outcomes]})
 
     def _stay(self, keeper: Keeper) -> int:
-        poll = select.poll()
-        for descriptor in (*self._wakes, keeper.gone, *self._watches):
-            poll.register(descriptor, select.POLLIN)
-        quiet = LOOK_SECONDS * 1000 if self._aim.backend.name == "iptables-legacy" else None
+        ends = {*self._wakes, keeper.gone}
+        quiet = wait = LOOK_SECONDS if self._aim.backend.name == "iptables-legacy" else None
         while True:
-            ready = {descriptor for descriptor, _ in poll.poll(quiet)}
+            ready = _readable(ends | self._watches.keys(), wait)
+            if not ready & ends:
+                for watch in self._watches.values():
+                    forget(watch)
+                wait = quiet if self._look() else LOOK_SECONDS
+                ready = _readable(ends, REST_SECONDS)
             if keeper.gone in ready:
                 return self._without_keeper(os.read(keeper.gone, 1))
-            if ready & set(self._wakes):
+            if ready & ends:
                 move_to(NOTHING)
                 keeper.dismiss()
                 self._told("removed", {"because": "told to end" if self._wakes[0] in ready else "the parent has ended"})
                 return 0
-            for descriptor in ready & self._watches.keys():
-                forget(self._watches[descriptor])
-            self._look()
 
     def _without_keeper(self, last_word: bytes) -> int:
         if last_word == RELEASED:
@@ -84,20 +85,37 @@ class Guard:
         self._told("removed", {"because": "the keeper was killed"})
         return FAILED
 
-    def _look(self) -> None:
-        """Tell of a change once, and of its end."""
-        changed = compare(present(), self._aim.situation)
-        if changed and self._repair:
-            move_to(self._aim.situation)
-            self._told("repaired", _shown(changed))
-        elif changed != self._changed:
-            self._told("changed" if changed else "as planned again", _shown(changed))
-            self._changed = changed
+    def _look(self) -> bool:
+        """Tell of a change once, and of its end. False when that failed: rules that nobody sees are still better than none."""
+        try:
+            changed = compare(present(), self._aim.situation)
+            if changed and self._repair:
+                move_to(self._aim.situation)
+                self._told("repaired", _shown(changed))
+                changed = []
+        except RelayError as error:
+            self._tell("unknown", [str(error)], {"because": str(error)})
+            return False
+        self._tell("changed" if changed else "as planned again", changed, _shown(changed))
+        return True
+
+    def _tell(self, event: str, known: list[str], fields: Mapping[str, object]) -> None:
+        if known != self._known:
+            self._known = known
+            self._told(event, fields)
 
 
 def _shown(changes: Sequence[str]) -> Mapping[str, object]:
     """How many lines, and the first ones: `rules plan` shows all."""
     return {"differences": len(changes), "first": [line.strip() for line in changes[:SHOWN_LINES]]}
+
+
+def _readable(descriptors: Collection[int], seconds: float | None) -> set[int]:
+    """Which of them have something to read, at the latest after so long."""
+    poll = select.poll()
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    return {descriptor for descriptor, _ in poll.poll(None if seconds is None else seconds * 1000)}
 
 
 def _wake_by_signals() -> int:

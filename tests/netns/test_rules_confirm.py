@@ -8,11 +8,13 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support import foreign
 from tests.support.clock import Stopwatch, eventually
+from tests.support.fake_programs import FAIL, FakePrograms
 from tests.support.foreign import snapshot
 from tests.support.rule_commands import Pod, made
 
@@ -179,9 +181,10 @@ def test_it_survives_its_terminal(pod: Pod) -> None:
 
 
 @contextmanager
-def guarded(pod: Pod, *arguments: str, parent: tuple[str, ...] = ()) -> Iterator["subprocess.Popen[bytes]"]:
+def guarded(pod: Pod, *arguments: str, parent: tuple[str, ...] = (), **more: Any) -> Iterator["subprocess.Popen[bytes]"]:
     """Once it says that the rules are there."""
-    with pod.popen("apply", "--guard", "--json", *arguments, stdout=subprocess.PIPE, launcher=list(parent)) as process:
+    argv = ["apply", "--guard", "--json", *arguments]
+    with pod.popen(*argv, stdout=subprocess.PIPE, launcher=list(parent), **more) as process:
         try:
             assert told(process)["event"] == "applied"
             yield process
@@ -272,5 +275,19 @@ def test_a_guard_reports_and_repairs(pod: Pod, backend: str) -> None:
         assert told(process)["event"] == "repaired"
         assert snapshot(pod.namespace) == planned
         pod.namespace.ip("rule del fwmark 0x111/0xfff", family=6)
+        assert told(process)["event"] == "repaired"
+        assert snapshot(pod.namespace) == planned
+
+
+def test_a_guard_tries_again(pod: Pod, tmp_path: Path) -> None:
+    """One repair that fails, as while another program holds the lock, would take all rules away."""
+    pod.configure("redirect", "nft")
+    programs = FakePrograms(tmp_path, FAIL, 2)  # the first change applies, the second repairs
+    with guarded(pod, "--repair", env={**os.environ, **programs.environment}) as process:
+        planned = snapshot(pod.namespace)
+        pod.namespace.run(["nft", "flush", "table", "inet", "relay_sidecar"])
+        report = told(process)
+        assert report["event"] == "unknown"
+        assert "it is raining" in str(report["because"])
         assert told(process)["event"] == "repaired"
         assert snapshot(pod.namespace) == planned

@@ -113,6 +113,7 @@ def test_a_companion_is_believed(run: Run) -> None:
     assert run.state.state == OK
     run.state.hear_companion({"event": "heartbeat"})
     run.state.hear_companion({"event": "changed", **differences})
+    run.state.hear_companion({"event": "unknown", "because": "nft: it is raining"})
     run.state.hear_companion({"event": "as planned again", "differences": 0, "first": []})
     run.state.hear_companion({"event": "removed", "because": "the keeper was killed"})
     run.state.hear_companion({"event": "gone"})
@@ -120,12 +121,13 @@ def test_a_companion_is_believed(run: Run) -> None:
     assert [(record["what"], record["level"], record["state"], record["detail"]) for record in records] == [
         ("repaired", "warn", "ok", "- rule 1; + rule 2"),
         ("changed", "warn", "changed", "- rule 1; + rule 2"),
+        ("unknown", "warn", "unknown", "nft: it is raining"),
         ("as planned again", "info", "ok", None),
         ("removed", "warn", "missing", "the keeper was killed"),
         ("gone", "warn", "missing", None),
     ]
     assert records[0]["differences"] == 5
-    assert messages.count("\n") == 2
+    assert messages.count("\n") == 3
 
 
 def test_before_the_relay_runs_the_start_record_tells(tmp_path: Path, load: Load) -> None:
