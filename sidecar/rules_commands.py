@@ -53,8 +53,9 @@ def plan(arguments: Arguments) -> int:
     _enter(arguments)
     config = _config(arguments)
     aim = wanted(config, guarded=arguments.guard)
-    check_clashes(config, aim.situation)
-    changes = compare(settled(), aim.situation)
+    now = settled()
+    check_clashes(config, now, aim.situation)
+    changes = compare(now, aim.situation)
     if arguments.json:
         _say_json({"backend": aim.backend.name, "digest": aim.plan.digest(), "changes": changes})
     else:
@@ -219,7 +220,6 @@ def _show_options(parser: Parser) -> None:
         choices=FORMATS,
     )
     _guard_option(parser, "as `rules apply --guard` would apply them")
-    parser.set_defaults(netns=None, json=False)
 
 
 def _plan_options(parser: Parser) -> None:

@@ -54,7 +54,7 @@ def apply(
     with take_address() as lock:
         aim = wanted(config, guarded=guarded)
         before = present()
-        check_clashes(config, aim.situation)
+        check_clashes(config, before, aim.situation)
         changes = compare(before, aim.situation)
         with Keeper(lock, lambda: move_to(before), lambda: move_to(NOTHING)) as keeper:
             if changes:

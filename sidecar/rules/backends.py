@@ -96,7 +96,7 @@ class Iptables:
         return holding(iptables.render(plan), plan.digest())
 
     def try_out(self, wanted: Holding) -> None:
-        for family, text in self._scripts(self.held(), wanted).items():
+        for family, text in iptables.scripts(wanted.texts(), wanted.digest).items():
             self._run(family, "-restore", ["-w", LOCK_SECONDS, "--noflush", "--test"], text)
 
     def put(self, wanted: Holding) -> None:

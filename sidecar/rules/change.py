@@ -111,7 +111,7 @@ def move_to(target: Situation) -> None:
             routes.delete(way)
 
 
-def check_clashes(config: Config, target: Situation) -> None:
+def check_clashes(config: Config, now: Situation, target: Situation) -> None:
     """RelayError when something of others has our names, or their ip rules or routes would take our packets, or ours theirs."""
     rules = config.rules
     names = ("mark", "local_mark", "capture_mark") if target.ways else ("mark",)
@@ -119,7 +119,7 @@ def check_clashes(config: Config, target: Situation) -> None:
     with refusals_told():
         found = [*routes.clashes(target.ways, marks), *foreign_marks.clashes(marks)]
     step = "remove it, or whatever put it there"
-    found += [Problem(place, "nothing, or our own", "chains that we did not make", step) for place in foreign(present())]
+    found += [Problem(place, "nothing, or our own", "chains that we did not make", step) for place in foreign(now)]
     if found:
         raise RelayError(*found)
 

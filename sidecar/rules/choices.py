@@ -5,11 +5,12 @@ Never here: a rule; anything that asks the machine.
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from sidecar.config import Config, Listener
 from sidecar.config.network_kinds import family_of
 from sidecar.errors import Problem
-from sidecar.rules.model import V4, V6
+from sidecar.rules.model import BOTH, V4, V6
 
 WILDCARDS = ("", "0.0.0.0", "::")
 LOOPBACKS = ("127.0.0.1", "::1")
@@ -23,6 +24,24 @@ def families_of(listener: Listener, families: tuple[int, ...]) -> tuple[int, ...
         return families
     own = V6 if ":" in listener.address else V4
     return tuple(family for family in families if family == own)
+
+
+class Port(NamedTuple):
+    """A listener, and the family that it takes: BOTH when it takes every one that has rules."""
+
+    listener: Listener
+    family: int
+
+
+def ports_of(config: Config, families: tuple[int, ...], direction: str, capture: str) -> list[Port]:
+    """The listeners of one direction and capture."""
+    ports = []
+    for listener in config.listeners:
+        if (listener.direction, listener.capture, listener.protocol) == (direction, capture, "tcp"):
+            taken = families_of(listener, families)
+            if taken:
+                ports.append(Port(listener, BOTH if len(taken) > 1 else taken[0]))
+    return ports
 
 
 def captured(config: Config) -> list[Listener]:

@@ -33,11 +33,6 @@ class Holding(NamedTuple):
 EMPTY = Holding({})
 
 
-def same(one: Holding, other: Holding) -> bool:
-    """Whether both hold the same rules in the same order."""
-    return one.texts() == other.texts()
-
-
 def differences(present: Holding, wanted: Holding) -> list[str]:
     """What a change would do, a line each: "- " goes, "+ " comes, under the name of its place."""
     lines = []

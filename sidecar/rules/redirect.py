@@ -5,12 +5,11 @@ Never here: which connections (selection); the spelling of nft or iptables.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
-from sidecar.config import Config, Listener
+from sidecar.config import Config
 from sidecar.config.network_kinds import PortRange
-from sidecar.rules.choices import families_of, when_dead
-from sidecar.rules.model import BOTH, Action, Chain, Match, Rule
+from sidecar.rules.choices import Port, ports_of, when_dead
+from sidecar.rules.model import Action, Chain, Match, Rule
 from sidecar.rules.selection import (
     LISTENING,
     OLDER,
@@ -27,24 +26,6 @@ from sidecar.rules.selection import (
     own_mark,
     own_owner,
 )
-
-
-class Port(NamedTuple):
-    """A listener, and the family that it takes: BOTH when it takes every one that has rules."""
-
-    listener: Listener
-    family: int
-
-
-def ports_of(config: Config, families: tuple[int, ...], direction: str, capture: str) -> list[Port]:
-    """The listeners of one direction and capture."""
-    ports = []
-    for listener in config.listeners:
-        if (listener.direction, listener.capture, listener.protocol) == (direction, capture, "tcp"):
-            taken = families_of(listener, families)
-            if taken:
-                ports.append(Port(listener, BOTH if len(taken) > 1 else taken[0]))
-    return ports
 
 
 def redirect_chains(config: Config, families: tuple[int, ...], backend: str) -> list[Chain]:

@@ -126,14 +126,8 @@ def stale(wanted: Iterable[Way]) -> list[Way]:
 
 
 def add(way: Way) -> None:
-    """Put it there. OSError when the kernel refuses; EAFNOSUPPORT when IPv6 is switched off for lo."""
-    try:
-        _order(RTM_NEWRULE if isinstance(way, PolicyRule) else RTM_NEWROUTE, way, NLM_F_CREATE | NLM_F_EXCL)
-    except OSError as error:
-        # The kernel's word for it would read as a missing privilege, for which it says EPERM.
-        if error.errno == errno.EACCES:
-            raise OSError(errno.EAFNOSUPPORT, f"{text(way)}: net.ipv6.conf.lo.disable_ipv6 is 1") from None
-        raise
+    """Put it there, if it is possible(). OSError when the kernel refuses."""
+    _order(RTM_NEWRULE if isinstance(way, PolicyRule) else RTM_NEWROUTE, way, NLM_F_CREATE | NLM_F_EXCL)
 
 
 def delete(way: Way) -> None:

@@ -15,9 +15,8 @@ Owns: the chains of mangle, but for input. Never here: which connections (select
 from collections.abc import Sequence
 
 from sidecar.config import Config
-from sidecar.rules.choices import on_address, when_dead
+from sidecar.rules.choices import Port, on_address, ports_of, when_dead
 from sidecar.rules.model import BOTH, V4, V6, Action, Chain, Match, Rule
-from sidecar.rules.redirect import Port, ports_of
 from sidecar.rules.selection import (
     DST_LOCAL,
     LISTENING,
@@ -130,8 +129,8 @@ class _Making:
             for family in self.families if port.family == BOTH else (port.family,):
                 to = Action("tproxy", (port.listener.port, on_address(port.listener) or LOOPBACK[family]))
                 rules.append(Rule(f"outbound: to {port.listener.name}", captured, (to, ACCEPT), family))
-        if self.outbound and self.dead in ("reset", "drop"):
-            rules.append(Rule("nobody listens", captured, (Action(self.dead),)))
+        if self.outbound:
+            rules += self._nobody(captured, BOTH)
         alone = (self.remember["mark"], DROP)
         return [*rules, Rule("not of the relay: left alone, once sent again", brought, alone)]
 
