@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,20 +13,11 @@ from tests.support.fake_programs import linked
 from tests.support.foreign import of_others, snapshot
 from tests.support.netns import Namespace
 from tests.support.relay import PROGRAM, UID
-from tests.support.rule_commands import BACKENDS, CAPTURES, Pod, made
+from tests.support.rule_commands import Pod, backends, captures
 from tests.support.users import launcher
-
-backends = pytest.mark.parametrize("backend", BACKENDS)
-captures = pytest.mark.parametrize("capture", CAPTURES)
 
 NEEDED = {"nft": ["net_admin"], "iptables": ["net_admin"], "iptables-legacy": ["net_admin", "net_raw"]}
 COMMANDS = ("plan", "apply", "status", "remove")
-
-
-@pytest.fixture
-def pod() -> Iterator[Pod]:
-    with made() as pod:
-        yield pod
 
 
 # Who may.
@@ -318,7 +308,7 @@ def test_flags_that_exclude_each_other(pod: Pod) -> None:
     assert done.returncode == 2
 
 
-@pytest.mark.parametrize("capture", CAPTURES)
+@captures
 def test_where_ipv6_is_disabled_the_rest_works(pod: Pod, capture: str) -> None:
     """In most containers lo has no IPv6, and the whole transaction would fail for it."""
     pod.namespace.sysctl("net.ipv6.conf.all.disable_ipv6", "1")

@@ -15,28 +15,16 @@ from tests.support.netns import Namespace
 from tests.support.network import POD_TO_SERVER, SERVER, V4, Network
 from tests.support.path import Path as Way
 from tests.support.relay import UID, Relay
+from tests.support.rule_commands import captures, tables
 
-CAPTURES = ("redirect", "tproxy")
 APP_PORT = 8080
-
-
-@pytest.fixture
-def network() -> Iterator[Network]:
-    with Network.made() as made:
-        yield made
-
-
-def listeners(capture: str) -> list[dict[str, Any]]:
-    return [
-        {"name": "outbound", "direction": "outbound", "port": 15002, "capture": capture},
-        {"name": "inbound", "direction": "inbound", "port": 15006, "capture": capture},
-    ]
 
 
 @contextmanager
 def guarded(network: Network, capture: str, rules: Mapping[str, Any] = {}, launcher: Sequence[str] = ()) -> Iterator[Relay]:
-    tables = {"rules": {"backend": "nft", **rules}}
-    with Relay(network.pod, listeners(capture), tables, arguments=("--with-rules",), launcher=launcher) as relay:
+    configuration = tables(capture, **rules)
+    listeners = configuration.pop("listener")
+    with Relay(network.pod, listeners, configuration, arguments=("--with-rules",), launcher=launcher) as relay:
         yield relay
 
 
@@ -68,7 +56,7 @@ def children(pid: int) -> list[int]:
     return [int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()]
 
 
-@pytest.mark.parametrize("capture", CAPTURES)
+@captures
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
 def test_rules_come_with_the_relay_and_go_with_it(network: Network, capture: str, end: int) -> None:
     """A relay that died would leave rules that lead every connection nowhere."""
@@ -82,7 +70,7 @@ def test_rules_come_with_the_relay_and_go_with_it(network: Network, capture: str
     round_trip(network)
 
 
-@pytest.mark.parametrize("capture", CAPTURES)
+@captures
 def test_rules_that_somebody_takes_away_come_back(network: Network, capture: str) -> None:
     """The app's connections would go past the relay until somebody noticed."""
     with guarded(network, capture) as relay:

@@ -12,20 +12,12 @@ from typing import Any
 
 import pytest
 
-from tests.support import foreign
 from tests.support.clock import Stopwatch, eventually
 from tests.support.fake_programs import FAIL, FakePrograms
 from tests.support.foreign import snapshot
-from tests.support.rule_commands import Pod, made
+from tests.support.rule_commands import Pod, backends
 
-backends = pytest.mark.parametrize("backend", ["nft", "iptables", "iptables-legacy"])
-
-
-@pytest.fixture
-def pod() -> Iterator[Pod]:
-    with made() as pod:
-        foreign.by_all(pod.namespace)
-        yield pod
+pytestmark = pytest.mark.usefixtures("rules_of_others")
 
 
 @backends

@@ -1,25 +1,17 @@
 """Rules that somebody has changed by hand, that somebody else has made under our names, or that would meet others' marks."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
-from tests.support import foreign
 from tests.support.foreign import of_others, snapshot
 from tests.support.netns import Namespace
-from tests.support.rule_commands import BACKENDS, Pod, made
+from tests.support.rule_commands import Pod, backends, made
 
-backends = pytest.mark.parametrize("backend", BACKENDS)
+pytestmark = pytest.mark.usefixtures("rules_of_others")
 
 PROGRAMS = {"iptables": "iptables-nft", "iptables-legacy": "iptables-legacy"}
-
-
-@pytest.fixture
-def pod() -> Iterator[Pod]:
-    with made() as pod:
-        foreign.by_all(pod.namespace)
-        yield pod
 
 
 def handles(namespace: Namespace, chain: str) -> list[str]:
@@ -135,7 +127,7 @@ def test_what_is_changed_by_ip(pod: Pod, what: str) -> None:
 @pytest.mark.parametrize("backend", PROGRAMS)
 def test_a_flush_of_nat_takes_the_jumps(backend: str) -> None:
     """Somebody's firewall script empties every chain: nothing is captured, and apply would have to notice."""
-    with made() as pod:
+    with made() as pod:  # without rules of others, which the script would empty too
         before = snapshot(pod.namespace)
         pod.configure("redirect", backend)
         pod.run("apply")

@@ -11,10 +11,9 @@ from tests.support import rules
 from tests.support.catcher import CLOSED_PORT, SHORT, Scene, ask, at, hold
 from tests.support.network import FAMILIES, POD, SERVER
 from tests.support.relay import Relay
+from tests.support.rule_commands import BACKENDS, CAPTURES, tables
 from tests.support.toml import to_toml
 
-CAPTURES = ("redirect", "tproxy")
-BACKENDS = ("nft", "iptables", "iptables-legacy")
 CHOICES = ("auto", "reset", "drop", "open")
 
 RESET, DROP, OPEN, REFUSED = "reset", "drop", "open", "the configuration is refused"
@@ -34,18 +33,13 @@ POSSIBLE = [cell for cell, outcome in CELLS.items() if outcome != REFUSED]
 IMPOSSIBLE = [cell for cell, outcome in CELLS.items() if outcome == REFUSED]
 
 
-def listeners(capture: str) -> list[dict[str, object]]:
-    ports = (("outbound", 15002), ("inbound", 15006))
-    return [{"name": name, "direction": name, "port": port, "capture": capture} for name, port in ports]
-
-
 @pytest.mark.parametrize(("capture", "backend", "choice"), POSSIBLE)
 def test_a_killed_relay(capture: str, backend: str, choice: str) -> None:
     """Traffic would pass by unseen where it must not, wait for ever where it could be told, or stop where it must go on."""
     with Scene.made() as scene:
-        bound = listeners(capture)
-        rules.apply(scene.pod, {"rules": {"backend": backend, "on_failure": choice}, "listener": bound})
-        with Relay(scene.pod, bound) as relay:
+        configuration = tables(capture, backend, on_failure=choice)
+        rules.apply(scene.pod, configuration)
+        with Relay(scene.pod, configuration["listener"]) as relay:
             relay.await_ready()
             for family in FAMILIES:
                 assert ask(scene.pod, family, at(SERVER, family, 80), uid=1000).by == "server"
@@ -72,7 +66,7 @@ def test_a_killed_relay(capture: str, backend: str, choice: str) -> None:
 def test_what_the_kernel_cannot_do_is_refused_with_what_it_can(capture: str, backend: str, choice: str, tmp_path: Path) -> None:
     """A user would learn on the day of the failure that the choice was never in effect."""
     path = tmp_path / "relay.toml"
-    path.write_text(to_toml({"rules": {"backend": backend, "on_failure": choice}, "listener": listeners(capture)}))
+    path.write_text(to_toml(tables(capture, backend, on_failure=choice)))
     done = subprocess.run(
         [sys.executable, "-m", "sidecar", "check", "--config", str(path)], capture_output=True, text=True, check=False
     )
@@ -92,7 +86,7 @@ def test_what_went_by_while_the_relay_was_dead_goes_on() -> None:
     """A relay that comes back would cut every connection that was made without it; the next ones are captured."""
     both = {"outbound": "tproxy", "inbound": "tproxy"}
     with Scene.made() as scene:
-        rules.apply(scene.pod, {"rules": {"backend": "nft", "on_failure": "open"}, "listener": listeners("tproxy")})
+        rules.apply(scene.pod, tables("tproxy", "nft", on_failure="open"))
         for family in FAMILIES:
             without = [
                 hold(scene.pod, family, at(SERVER, family, 80), uid=1000),

@@ -4,30 +4,25 @@ The pod is the gateway: `client` is behind its link to-client, the servers behin
 """
 
 import socket
-from collections.abc import Iterator
 
 import pytest
 
 from tests.support.catcher import CLOSED_PORT, SHORT, Scene, ask, at
 from tests.support.network import CLIENT, FAMILIES, POD, POD_TO_SERVER, SERVER, V4, V6
-from tests.support.peers import local, receive_all, remote
+from tests.support.peers import local, remote
+from tests.support.rule_commands import backends
 from tests.support.traffic import MIB, Stream, exchange
 from tests.support.world import Way, captured
 
-BACKENDS = ("nft", "iptables", "iptables-legacy")
 GATEWAY = {"gateway": "tproxy"}
 CLIENTS = {"gateway_interfaces": ["to-client"]}
 
-every_rule_set = pytest.mark.parametrize("backend", BACKENDS)
-
 
 @pytest.fixture
-def scene() -> Iterator[Scene]:
-    """A network with answering machines, whose pod forwards what is not captured."""
-    with Scene.made() as made:
-        made.pod.sysctl("net.ipv4.ip_forward", "1")
-        made.pod.sysctl("net.ipv6.conf.all.forwarding", "1")
-        yield made
+def scene(scene: Scene) -> Scene:
+    """The pod forwards what is not captured."""
+    scene.forward(True)
+    return scene
 
 
 class Passing:
@@ -61,7 +56,7 @@ def each_family(scene: Scene) -> list[Passing]:
     return [Passing(scene, family) for family in FAMILIES]
 
 
-@every_rule_set
+@backends
 def test_what_comes_from_the_clients_and_goes_elsewhere_is_captured(scene: Scene, backend: str) -> None:
     """Clients of another network would be captured, and the gateway's own ssh, web server and connections with them."""
     with scene.ruled(backend, GATEWAY, CLIENTS):
@@ -74,7 +69,7 @@ def test_what_comes_from_the_clients_and_goes_elsewhere_is_captured(scene: Scene
             assert passing.of_gateway(80) == "server"
 
 
-@every_rule_set
+@backends
 def test_gateway_interfaces(scene: Scene, backend: str) -> None:
     """Clients behind a link that nobody named would be captured, or those behind a second one missed."""
     with scene.ruled(backend, GATEWAY, {"gateway_interfaces": ["to-server", "to-client", "to-client", "tun0"]}):
@@ -88,7 +83,7 @@ def test_gateway_interfaces(scene: Scene, backend: str) -> None:
 SECOND = {V4: "10.1.0.77", V6: "fd01::77"}  # of the client
 
 
-@every_rule_set
+@backends
 def test_gateway_cidrs(scene: Scene, backend: str) -> None:
     """Clients that nobody listed would be captured; a family of which none is listed has none."""
     scene.client.ip(f"addr add {SECOND[V4]}/24 dev eth0", f"addr add {SECOND[V6]}/64 dev eth0 nodad")
@@ -101,7 +96,7 @@ def test_gateway_cidrs(scene: Scene, backend: str) -> None:
         assert [Passing(scene, family).to(80) for family in (V4, V6)] == ["gateway", "server"]
 
 
-@every_rule_set
+@backends
 def test_outbound_keys_select_what_passes(scene: Scene, backend: str) -> None:
     """A gateway would capture destinations that its operator excluded; its own services are not destinations."""
     with scene.ruled(backend, GATEWAY, {**CLIENTS, "outbound_ports": [80, *range(2000, 2060, 2), "9000-9010"]}):
@@ -121,7 +116,7 @@ def test_outbound_keys_select_what_passes(scene: Scene, backend: str) -> None:
         assert [Passing(scene, family).to(80) for family in (V4, V6)] == ["gateway", "server"]
 
 
-@every_rule_set
+@backends
 def test_ports_of_the_gateway_itself_are_not_those_of_the_world(scene: Scene, backend: str) -> None:
     """ssh to a server behind the gateway would escape the relay, because ssh to the gateway does."""
     with scene.ruled(backend, {**GATEWAY, "inbound": "tproxy"}, {**CLIENTS, "inbound_ports": [443]}):
@@ -131,7 +126,7 @@ def test_ports_of_the_gateway_itself_are_not_those_of_the_world(scene: Scene, ba
 
 
 @pytest.mark.parametrize("capture", ["tproxy", "redirect"])
-@every_rule_set
+@backends
 def test_a_gateway_that_has_an_app(scene: Scene, backend: str, capture: str) -> None:
     """The three directions on one machine would take each other's connections."""
     with scene.ruled(backend, {**GATEWAY, "inbound": capture, "outbound": capture}, CLIENTS):
@@ -142,14 +137,14 @@ def test_a_gateway_that_has_an_app(scene: Scene, backend: str, capture: str) -> 
             assert ask(scene.pod, passing.family, at(POD, passing.family, 80)).by == "app"
 
 
-@every_rule_set
+@backends
 def test_ipv6_may_be_left_out(scene: Scene, backend: str) -> None:
     """Where IPv6 is switched off its rules could not be applied; then its connections pass by."""
     with scene.ruled(backend, GATEWAY, {**CLIENTS, "ipv6": False}):
         assert [Passing(scene, family).to(80) for family in (V4, V6)] == ["gateway", "server"]
 
 
-@every_rule_set
+@backends
 def test_connections_that_passed_before_go_on(scene: Scene, backend: str) -> None:
     """Rules on a live router would cut everybody off; apply over apply does not cut what was captured either."""
     for family in FAMILIES:
@@ -166,7 +161,7 @@ def test_connections_that_passed_before_go_on(scene: Scene, backend: str) -> Non
             assert Passing(scene, family).to(7000) == "gateway"
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@backends
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_server_sees_the_client_behind_the_gateway(family: int, backend: str) -> None:
     """With preserve_client the gateway borrows the client's address: the answers must come back to the relay."""
@@ -177,21 +172,11 @@ def test_a_server_sees_the_client_behind_the_gateway(family: int, backend: str) 
         assert remote(client) == local(origin)
         exchange(client, origin, Stream(3, MIB), Stream(4, MIB))
         assert world.ended(name) == "finished"
-        for _ in range(3):
-            client = world.path.dial(port=50000)
-            origin = world.path.accept()
-            origin.sendall(b"bye")
-            origin.close()
-            assert receive_all(client) == b"bye"
-            client.close()
-        world.relay.await_records(3, event="access", client=local_name(family), reason="finished")
+        name = world.path.come_back(3)
+        world.relay.await_records(3, event="access", client=name, reason="finished")
 
 
-def local_name(family: int) -> str:
-    return f"{CLIENT[V4]}:50000" if family == V4 else f"[{CLIENT[V6]}]:50000"
-
-
-@every_rule_set
+@backends
 def test_a_gateway_of_which_the_relay_is_dead(scene: Scene, backend: str) -> None:
     """Clients would wait for nothing, or pass by unseen, where on_failure says otherwise."""
     choices = {"auto": "timeout", "drop": "timeout"}

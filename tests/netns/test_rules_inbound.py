@@ -4,25 +4,13 @@ A catcher listens where the relay would and the app where the connections were g
 """
 
 import socket
-from collections.abc import Iterator
 
 import pytest
 
 from tests.support.catcher import CLOSED_PORT, SHORT, Answer, Scene, ask, at
 from tests.support.netns import Namespace
 from tests.support.network import CLIENT, FAMILIES, FAMILY, LOOPBACK, POD, POD_TO_SERVER, SERVER, V4, V6
-
-BACKENDS = ("nft", "iptables", "iptables-legacy")
-
-every_rule_set = pytest.mark.parametrize("backend", BACKENDS)
-captures = pytest.mark.parametrize("capture", ("redirect", "tproxy"))
-
-
-@pytest.fixture
-def scene() -> Iterator[Scene]:
-    """A network with answering machines."""
-    with Scene.made() as made:
-        yield made
+from tests.support.rule_commands import backends, captures
 
 
 class Inbound:
@@ -51,7 +39,7 @@ def each_family(scene: Scene) -> list[Inbound]:
 
 
 @captures
-@every_rule_set
+@backends
 def test_by_default_every_open_port_is_captured_but_ssh_and_the_relays_own(scene: Scene, backend: str, capture: str) -> None:
     """Whoever repairs a relay could not get in, and whoever scrapes its metrics would meet the relay instead."""
     with scene.ruled(backend, {"inbound": capture}):
@@ -68,7 +56,7 @@ def test_by_default_every_open_port_is_captured_but_ssh_and_the_relays_own(scene
 
 
 @captures
-@every_rule_set
+@backends
 def test_own_ports_follow_the_configuration(scene: Scene, backend: str, capture: str) -> None:
     """A moved metrics port would be captured, and one that is no longer the relay's would not."""
     admin = {"metrics": "127.0.0.1:9090", "health": ""}
@@ -78,7 +66,7 @@ def test_own_ports_follow_the_configuration(scene: Scene, backend: str, capture:
 
 
 @captures
-@every_rule_set
+@backends
 def test_inbound_ports(scene: Scene, backend: str, capture: str) -> None:
     """Ports that nobody listed would be captured, or listed ones missed; one line of iptables takes fifteen."""
     listed = [*range(2000, 2060, 2), 80, "9000-9010"]
@@ -93,7 +81,7 @@ def test_inbound_ports(scene: Scene, backend: str, capture: str) -> None:
 
 
 @captures
-@every_rule_set
+@backends
 def test_ssh_is_captured_when_it_is_listed(scene: Scene, backend: str, capture: str) -> None:
     """The default exception would silently win over what a user wrote; what a user excludes wins over all."""
     with scene.ruled(backend, {"inbound": capture}, {"inbound_ports": [22, 80]}):
@@ -108,7 +96,7 @@ def test_ssh_is_captured_when_it_is_listed(scene: Scene, backend: str, capture: 
 
 
 @captures
-@every_rule_set
+@backends
 def test_inbound_exclude_ports(scene: Scene, backend: str, capture: str) -> None:
     """A port that must not be relayed would be; its neighbours, and ssh that was left out, stay as they are."""
     excluded = [*range(2000, 2060, 2), 443, "9000-9010"]
@@ -119,7 +107,7 @@ def test_inbound_exclude_ports(scene: Scene, backend: str, capture: str) -> None
 
 
 @captures
-@every_rule_set
+@backends
 def test_inbound_exclude_cidrs(scene: Scene, backend: str, capture: str) -> None:
     """A monitoring network's connections would be relayed; it is the client's address that counts."""
     networks = ["10.1.0.1", "10.1.0.0/24", "192.0.2.0/24", "fd01::1", "fd01::/64"]
@@ -131,7 +119,7 @@ def test_inbound_exclude_cidrs(scene: Scene, backend: str, capture: str) -> None
 
 
 @captures
-@every_rule_set
+@backends
 def test_inbound_exclude_interfaces(scene: Scene, backend: str, capture: str) -> None:
     """A management network's connections would be relayed; an interface that does not exist yet may be named."""
     with scene.ruled(backend, {"inbound": capture}, {"inbound_exclude_interfaces": ["to-client", "tun0"]}):
@@ -140,7 +128,7 @@ def test_inbound_exclude_interfaces(scene: Scene, backend: str, capture: str) ->
 
 
 @captures
-@every_rule_set
+@backends
 def test_only_open_ports(scene: Scene, backend: str, capture: str) -> None:
     """A probe of an app that is down would find it well; whoever wants every port captured says so."""
     with scene.ruled(backend, {"inbound": capture}, {"only_open_ports": False}):
@@ -163,7 +151,7 @@ BOUND = {
 
 @pytest.mark.parametrize("bound", BOUND)
 @captures
-@every_rule_set
+@backends
 def test_an_app_is_captured_where_it_can_be_reached(scene: Scene, backend: str, capture: str, bound: str) -> None:
     """An app on its pod's address would be missed; one on loopback alone, which was private, would be open to the network."""
     with scene.ruled(backend, {"inbound": capture}):
@@ -174,7 +162,7 @@ def test_an_app_is_captured_where_it_can_be_reached(scene: Scene, backend: str, 
 
 
 @captures
-@every_rule_set
+@backends
 def test_a_dual_stack_app_is_captured_in_both_families(scene: Scene, backend: str, capture: str) -> None:
     """An app on [::], as Go and Java make it, would be captured for half of its clients; one for IPv6 alone stays so."""
     with scene.ruled(backend, {"inbound": capture}):
@@ -185,14 +173,14 @@ def test_a_dual_stack_app_is_captured_in_both_families(scene: Scene, backend: st
 
 
 @captures
-@every_rule_set
+@backends
 def test_ipv6_may_be_left_out(scene: Scene, backend: str, capture: str) -> None:
     """Where IPv6 is switched off its rules could not be applied; then its connections are not captured."""
     with scene.ruled(backend, {"inbound": capture}, {"ipv6": False}):
         assert [Inbound(scene, family).to(80) for family in (V4, V6)] == ["inbound", "app"]
 
 
-@every_rule_set
+@backends
 def test_a_tproxy_listener_at_an_address_of_its_own(scene: Scene, backend: str) -> None:
     """TPROXY finds the listener by the address that the rule names, also on loopback; the other family is left alone."""
     for address, family in (("127.0.0.1", V4), (POD[V4], V4), ("::1", V6), (POD[V6], V6), ("0.0.0.0", V4)):
@@ -206,22 +194,20 @@ def passing(scene: Scene, family: int) -> tuple[Namespace, tuple[str, int]]:
 
 
 @captures
-@every_rule_set
+@backends
 def test_what_passes_by_is_not_captured(scene: Scene, backend: str, capture: str) -> None:
     """A neighbour that routes its traffic by the pod would find an open relay there; a router still routes."""
     with scene.ruled(backend, {"inbound": capture, "outbound": capture}, {"only_open_ports": False}):
         for family in FAMILIES:
             where, to = passing(scene, family)
-            scene.pod.sysctl("net.ipv4.ip_forward", "0")
-            scene.pod.sysctl("net.ipv6.conf.all.forwarding", "0")
+            scene.forward(False)
             assert ask(where, family, to, within=SHORT).by in ("timeout", "unreachable")
-            scene.pod.sysctl("net.ipv4.ip_forward", "1")
-            scene.pod.sysctl("net.ipv6.conf.all.forwarding", "1")
+            scene.forward(True)
             assert ask(where, family, to).by == "server"
 
 
 @captures
-@every_rule_set
+@backends
 def test_both_directions_at_once(scene: Scene, backend: str, capture: str) -> None:
     """Rules of one direction would take the answers of the other's connections."""
     with scene.ruled(backend, {"inbound": capture, "outbound": capture}):
@@ -231,7 +217,7 @@ def test_both_directions_at_once(scene: Scene, backend: str, capture: str) -> No
 
 
 @pytest.mark.parametrize(("outbound", "inbound"), [("redirect", "tproxy"), ("tproxy", "redirect")])
-@every_rule_set
+@backends
 def test_a_capture_for_each_direction(scene: Scene, backend: str, outbound: str, inbound: str) -> None:
     """The marks of one capture would meet the address translation of the other."""
     with scene.ruled(backend, {"inbound": inbound, "outbound": outbound}):
@@ -241,7 +227,7 @@ def test_a_capture_for_each_direction(scene: Scene, backend: str, outbound: str,
 
 
 @captures
-@every_rule_set
+@backends
 def test_datagrams_are_left_alone(scene: Scene, backend: str, capture: str) -> None:
     """Name resolution by UDP would vanish into a relay of TCP."""
     with scene.ruled(backend, {"inbound": capture, "outbound": capture}, {"only_open_ports": False, "on_failure": "drop"}):
@@ -268,7 +254,7 @@ def echoed(near: Namespace, far: Namespace, where: tuple[str, int], family: int)
 
 
 @captures
-@every_rule_set
+@backends
 def test_strict_reverse_path_filters_do_not_matter(scene: Scene, backend: str, capture: str) -> None:
     """Distributions set rp_filter=1: captured packets that come back by lo would be dropped as martians."""
     for name in ("all", "default", "lo", "to-client", "to-server"):

@@ -4,29 +4,21 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support import fake_programs, foreign
+from tests.support import fake_programs
 from tests.support.clock import eventually, observe
 from tests.support.fake_programs import FakePrograms
 from tests.support.foreign import Snapshot, of_others, snapshot
-from tests.support.rule_commands import CAPTURES, Pod, made
+from tests.support.rule_commands import Pod
+
+pytestmark = pytest.mark.usefixtures("rules_of_others")
 
 # The keeper is not traced: it is the one who undoes.
 TRACED = "sendto,vfork,wait4,write"
 STEP = re.compile(r"^(\w+)\(", re.M)
-
-captures = pytest.mark.parametrize("capture", CAPTURES)
-
-
-@pytest.fixture
-def pod() -> Iterator[Pod]:
-    with made() as pod:
-        foreign.by_all(pod.namespace)
-        yield pod
 
 
 class Change:

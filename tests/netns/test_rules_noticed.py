@@ -8,13 +8,13 @@ import pytest
 
 from sidecar.rules import observe, watch
 from sidecar.rules.observe import Observation
-from tests.netns.test_start import launcher
 from tests.support import rules
 from tests.support.clock import Stopwatch
 from tests.support.clock import observe as let_pass
 from tests.support.netns import Namespace
 from tests.support.network import Network
 from tests.support.relay import NO_ENDPOINTS, UID, Relay
+from tests.support.users import launcher
 from tests.support.world import Way, World, captured, listeners
 
 NOTICED_SECONDS = 5.0

@@ -3,26 +3,12 @@
 A catcher listens where the relay would and servers where the connections were going: whoever answers is the verdict.
 """
 
-from collections.abc import Iterator
-
-import pytest
-
 from tests.support.catcher import CLOSED_PORT, SHORT, Scene, ask, at
 from tests.support.network import CLIENT, FAMILIES, LOOPBACK, POD, POD_TO_SERVER, SERVER, V4, V6
 from tests.support.relay import UID
+from tests.support.rule_commands import backends, captures
 
-BACKENDS = ("nft", "iptables", "iptables-legacy")
 APP = 1000  # a user that is not the relay's
-
-every_rule_set = pytest.mark.parametrize("backend", BACKENDS)
-captures = pytest.mark.parametrize("capture", ("redirect", "tproxy"))
-
-
-@pytest.fixture
-def scene() -> Iterator[Scene]:
-    """A network with answering machines."""
-    with Scene.made() as made:
-        yield made
 
 
 class Outbound:
@@ -41,7 +27,7 @@ def each_family(scene: Scene) -> list[Outbound]:
 
 
 @captures
-@every_rule_set
+@backends
 def test_by_default_everything_is_captured_but_what_stays_here(scene: Scene, backend: str, capture: str) -> None:
     """The app could not reach itself, or the relay itself: a connection to an own address would come back for ever."""
     with scene.ruled(backend, {"outbound": capture}):
@@ -54,7 +40,7 @@ def test_by_default_everything_is_captured_but_what_stays_here(scene: Scene, bac
 
 
 @captures
-@every_rule_set
+@backends
 def test_outbound_ports(scene: Scene, backend: str, capture: str) -> None:
     """Ports that nobody listed would be captured, or listed ones missed; one line of iptables takes fifteen."""
     listed = [*range(2000, 2060, 2), 80, "9000-9010"]
@@ -69,7 +55,7 @@ def test_outbound_ports(scene: Scene, backend: str, capture: str) -> None:
 
 
 @captures
-@every_rule_set
+@backends
 def test_outbound_exclude_ports(scene: Scene, backend: str, capture: str) -> None:
     """A database that must not be relayed would be."""
     excluded = [53, *range(2000, 2060, 2), "9000-9010"]
@@ -81,7 +67,7 @@ def test_outbound_exclude_ports(scene: Scene, backend: str, capture: str) -> Non
 
 
 @captures
-@every_rule_set
+@backends
 def test_an_excluded_port_wins_over_a_listed_one(scene: Scene, backend: str, capture: str) -> None:
     """Which of two keys decides would be chance."""
     settings = {"outbound_ports": ["1-10000"], "outbound_exclude_ports": [443]}
@@ -91,7 +77,7 @@ def test_an_excluded_port_wins_over_a_listed_one(scene: Scene, backend: str, cap
 
 
 @captures
-@every_rule_set
+@backends
 def test_outbound_cidrs(scene: Scene, backend: str, capture: str) -> None:
     """Networks that nobody listed would be captured; a family of which none is listed has no captured network at all."""
     networks = ["192.0.2.0/24", "10.2.0.0/16", "10.2.0.0/24", "fd02::/64", "fd02::1"]
@@ -107,7 +93,7 @@ def test_outbound_cidrs(scene: Scene, backend: str, capture: str) -> None:
 
 
 @captures
-@every_rule_set
+@backends
 def test_outbound_exclude_cidrs(scene: Scene, backend: str, capture: str) -> None:
     """A metadata service, or a network that the relay must not touch, would be captured; single addresses count."""
     networks = ["10.1.0.1", "10.1.0.0/24", "192.0.2.0/24", "fd01::1", "fd01::/64"]
@@ -119,7 +105,7 @@ def test_outbound_exclude_cidrs(scene: Scene, backend: str, capture: str) -> Non
 
 
 @captures
-@every_rule_set
+@backends
 def test_outbound_exclude_interfaces(scene: Scene, backend: str, capture: str) -> None:
     """A tunnel's own connections would go into the relay; an interface that does not exist yet may be named."""
     excluded = ["to-client", "tun0"]
@@ -129,7 +115,7 @@ def test_outbound_exclude_interfaces(scene: Scene, backend: str, capture: str) -
 
 
 @captures
-@every_rule_set
+@backends
 def test_outbound_uids(scene: Scene, backend: str, capture: str) -> None:
     """Connections of users who are not the app would be captured."""
     with scene.ruled(backend, {"outbound": capture}, {"outbound_uids": [APP, 1001]}):
@@ -142,7 +128,7 @@ def test_outbound_uids(scene: Scene, backend: str, capture: str) -> None:
 
 
 @captures
-@every_rule_set
+@backends
 def test_outbound_uid_ports(scene: Scene, backend: str, capture: str) -> None:
     """A user with ports of its own would lose connections to others, or have none of its own captured."""
     own = {"1000": [443], "1001": "all", "1002": []}
@@ -155,7 +141,7 @@ def test_outbound_uid_ports(scene: Scene, backend: str, capture: str) -> None:
 
 
 @captures
-@every_rule_set
+@backends
 def test_outbound_uid_ports_beside_outbound_uids(scene: Scene, backend: str, capture: str) -> None:
     """The two keys would cancel each other: users listed in either are captured, and nobody else."""
     settings = {"outbound_uids": [1000, 1001], "outbound_uid_ports": {"1000": [443], "1002": [443]}, "outbound_ports": [80]}
@@ -171,7 +157,7 @@ def test_outbound_uid_ports_beside_outbound_uids(scene: Scene, backend: str, cap
 
 
 @captures
-@every_rule_set
+@backends
 def test_outbound_exclude_uids_and_gids(scene: Scene, backend: str, capture: str) -> None:
     """An agent that runs as a user or a group of its own would be relayed; the exclusion wins over a list."""
     settings = {
@@ -187,7 +173,7 @@ def test_outbound_exclude_uids_and_gids(scene: Scene, backend: str, capture: str
 
 
 @captures
-@every_rule_set
+@backends
 def test_exempt_owner(scene: Scene, backend: str, capture: str) -> None:
     """The relay would capture itself; or, where the app is the same user, the app would never be captured."""
     with scene.ruled(backend, {"outbound": capture}):
@@ -204,7 +190,7 @@ def test_exempt_owner(scene: Scene, backend: str, capture: str) -> None:
 
 
 @captures
-@every_rule_set
+@backends
 def test_mark(scene: Scene, backend: str, capture: str) -> None:
     """The relay's connections are known by their mark, whoever makes them, whatever the bits beside ours say."""
     with scene.ruled(backend, {"outbound": capture}, {"mark": 0x77}):
@@ -213,7 +199,7 @@ def test_mark(scene: Scene, backend: str, capture: str) -> None:
             assert [app.to(80, mark=mark) for mark in (0x539, 0x78, 0x7F, 0x40000)] == ["outbound"] * 4
 
 
-@every_rule_set
+@backends
 def test_without_a_mark_the_owner_decides(scene: Scene, backend: str) -> None:
     """A relay that may not set a mark would capture itself."""
     with scene.ruled(backend, {"outbound": "redirect"}, {"mark": 0}):
@@ -222,7 +208,7 @@ def test_without_a_mark_the_owner_decides(scene: Scene, backend: str) -> None:
 
 
 @captures
-@every_rule_set
+@backends
 def test_ipv6_may_be_left_out(scene: Scene, backend: str, capture: str) -> None:
     """Where IPv6 is switched off its rules could not be applied; then its connections are not captured."""
     with scene.ruled(backend, {"outbound": capture}, {"ipv6": False}):
@@ -230,7 +216,7 @@ def test_ipv6_may_be_left_out(scene: Scene, backend: str, capture: str) -> None:
 
 
 @captures
-@every_rule_set
+@backends
 def test_a_listener_of_one_family_takes_that_one(scene: Scene, backend: str, capture: str) -> None:
     """The other family's connections would be brought to a port where nobody listens."""
     for address, family in (("127.0.0.1", V4), ("::1", V6), ("0.0.0.0", V4)):
@@ -240,7 +226,7 @@ def test_a_listener_of_one_family_takes_that_one(scene: Scene, backend: str, cap
 
 
 @captures
-@every_rule_set
+@backends
 def test_the_apps_servers_are_left_alone(scene: Scene, backend: str, capture: str) -> None:
     """Outbound rules alone would take the answers of the app's servers for connections of its own."""
     with scene.ruled(backend, {"outbound": capture}):
@@ -259,7 +245,7 @@ table inet untracked {
 """
 
 
-@every_rule_set
+@backends
 def test_what_conntrack_does_not_track_never_passes_by(scene: Scene, backend: str) -> None:
     """Rules of others may exempt connections from conntrack, which capture needs: they fail, and are not relayed unseen."""
     scene.pod.nft(NOTRACK)

@@ -21,13 +21,13 @@ from tests.support.clock import Stopwatch, eventually
 from tests.support.netns import Namespace
 from tests.support.network import FAMILIES, SERVER, V4, Network
 from tests.support.relay import UID
+from tests.support.rule_commands import captures
 from tests.support.users import launcher
-from tests.support.ways import BACKENDS, CAPTURES
+from tests.support.ways import BACKENDS
 from tests.support.world import Way, captured, listeners
 
-captures = pytest.mark.parametrize("capture", CAPTURES)
-backends = pytest.mark.parametrize("backend", BACKENDS)
-every_set = lambda test: captures(backends(test))  # noqa: E731
+nft_or_iptables = pytest.mark.parametrize("backend", BACKENDS)
+every_set = lambda test: captures(nft_or_iptables(test))  # noqa: E731
 
 Tables = dict[str, Any]
 
@@ -230,7 +230,7 @@ def test_a_firewall_is_not_mistaken_for_rules_that_do_not_work(capture: str) -> 
         assert "a firewall drops connections" in outcomes["inbound 4"].detail
 
 
-@backends
+@nft_or_iptables
 def test_a_sysctl_that_breaks_tproxy_is_named(backend: str) -> None:
     """The kernel's TPROXY stops without a word, and a user would search for days."""
     with made("tproxy", backend) as pod:

@@ -1,7 +1,6 @@
 """Rules and connections that are already there: what was begun before a change goes on, what is begun after it is captured."""
 
-import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from itertools import product
 
@@ -11,23 +10,12 @@ from tests.support import rules
 from tests.support.catcher import Held, Scene, ask, at, hold
 from tests.support.network import CLIENT, FAMILIES, POD, SERVER
 from tests.support.path import Path
-from tests.support.peers import local, receive, receive_all
+from tests.support.peers import local, receive
 from tests.support.relay import Relay
+from tests.support.rule_commands import BACKENDS, CAPTURES, backends, captures
 from tests.support.world import ANY, Way, captured
 
-BACKENDS = ("nft", "iptables", "iptables-legacy")
-CAPTURES = ("redirect", "tproxy")
 BOTH = {capture: {"outbound": capture, "inbound": capture} for capture in CAPTURES}
-
-every_rule_set = pytest.mark.parametrize("backend", BACKENDS)
-captures = pytest.mark.parametrize("capture", CAPTURES)
-
-
-@pytest.fixture
-def scene() -> Iterator[Scene]:
-    """A network with answering machines."""
-    with Scene.made() as made:
-        yield made
 
 
 def begun(scene: Scene) -> list[Held]:
@@ -49,7 +37,7 @@ CAPTURED = ["outbound", "inbound", "app"] * 2
 
 
 @captures
-@every_rule_set
+@backends
 def test_connections_older_than_the_rules_go_on(scene: Scene, backend: str, capture: str) -> None:
     """Rules applied to a machine that works would cut its connections, of which conntrack knows nothing yet."""
     before = begun(scene)
@@ -62,7 +50,7 @@ def test_connections_older_than_the_rules_go_on(scene: Scene, backend: str, capt
 
 
 @captures
-@every_rule_set
+@backends
 def test_the_first_to_speak_may_be_the_other_end(scene: Scene, backend: str, capture: str) -> None:
     """Of a connection older than the rules conntrack takes the first packet for its beginning, whoever sends it."""
     with ExitStack() as paths:
@@ -92,7 +80,7 @@ CHANGES: Mapping[str, Mapping[str, object]] = {
 
 @pytest.mark.parametrize("change", CHANGES)
 @captures
-@every_rule_set
+@backends
 def test_captured_connections_survive_another_apply(scene: Scene, backend: str, capture: str, change: str) -> None:
     """A change of one key would cut everything that is captured."""
     with scene.ruled(backend, BOTH[capture]):
@@ -117,7 +105,7 @@ def test_captured_connections_survive_another_back_end(scene: Scene, capture: st
 
 @pytest.mark.parametrize("first", ["client", "origin"])
 @captures
-@every_rule_set
+@backends
 def test_conntrack_may_be_flushed(scene: Scene, backend: str, capture: str, first: str) -> None:
     """TPROXY needs no conntrack for what is captured; REDIRECT lives by it, and what was never captured lives in both."""
     with scene.ruled(backend, BOTH[capture], {"outbound_exclude_ports": [443], "inbound_exclude_ports": [443]}):
@@ -140,7 +128,7 @@ def flush_conntrack(scene: Scene) -> None:
 
 
 @captures
-@every_rule_set
+@backends
 def test_syn_cookies(scene: Scene, backend: str, capture: str) -> None:
     """Under a SYN flood the answer to a cookie belongs to no socket yet: every new connection would be lost."""
     scene.pod.sysctl("net.ipv4.tcp_syncookies", "2")
@@ -150,7 +138,7 @@ def test_syn_cookies(scene: Scene, backend: str, capture: str) -> None:
         assert [connection.lives() for connection in held] == [True] * 6
 
 
-@every_rule_set
+@backends
 def test_syn_cookies_of_a_gateway(scene: Scene, backend: str) -> None:
     """The same for clients behind a gateway."""
     scene.pod.sysctl("net.ipv4.tcp_syncookies", "2")
@@ -172,23 +160,15 @@ def test_a_client_may_use_its_port_again(way: Way) -> None:
     """A client that comes back on its port meets the relay's TIME_WAIT socket: it must neither wait nor slip past the relay."""
     with captured(way) as world:
         world.path.listen()
-        for _ in range(3):
-            client = world.path.dial(port=50000)
-            origin = world.path.accept()
-            origin.sendall(b"bye")
-            origin.shutdown(socket.SHUT_WR)
-            assert receive_all(client) == b"bye"
-            client.close()
-            assert receive_all(origin) == b""
-            origin.close()
-        world.relay.await_records(3, event="access", listener=way.direction, reason="finished")
+        name = world.path.come_back(3)
+        world.relay.await_records(3, event="access", client=name, listener=way.direction, reason="finished")
 
 
 MIXED = [("redirect", "tproxy"), ("tproxy", "redirect"), ("tproxy", "tproxy")]
 
 
 @pytest.mark.parametrize(("outbound", "inbound"), MIXED)
-@every_rule_set
+@backends
 def test_a_relay_with_a_capture_for_each_direction(backend: str, outbound: str, inbound: str) -> None:
     """Users capture inbound by TPROXY for the client's address and outbound by REDIRECT for its simplicity, or otherwise."""
     preserves = inbound == "tproxy"

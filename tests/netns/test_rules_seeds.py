@@ -4,23 +4,11 @@ The rest of their errors are in test_seed_errors.
 """
 
 import re
-from collections.abc import Iterator
-
-import pytest
 
 from tests.support import foreign
 from tests.support.foreign import snapshot
 from tests.support.relay import UID
-from tests.support.rule_commands import BACKENDS, CAPTURES, Pod, made
-
-captures = pytest.mark.parametrize("capture", CAPTURES)
-backends = pytest.mark.parametrize("backend", BACKENDS)
-
-
-@pytest.fixture
-def pod() -> Iterator[Pod]:
-    with made() as pod:
-        yield pod
+from tests.support.rule_commands import Pod, backends, captures
 
 
 @captures

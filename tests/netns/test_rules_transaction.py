@@ -1,25 +1,16 @@
 """Apply and remove among rules of others: nothing but ours comes, nothing but ours goes, whatever was there."""
 
-from collections.abc import Iterator
 from itertools import product
 
 import pytest
 
 from tests.support import foreign
 from tests.support.foreign import FOREIGN, of_others, snapshot
-from tests.support.rule_commands import BACKENDS, CAPTURES, Pod, made
+from tests.support.rule_commands import BACKENDS, CAPTURES, Pod, backends, captures
 
 SURROUNDINGS = {"empty": foreign.none, **FOREIGN}
 
-captures = pytest.mark.parametrize("capture", CAPTURES)
-backends = pytest.mark.parametrize("backend", BACKENDS)
 surrounded = pytest.mark.parametrize("around", SURROUNDINGS)
-
-
-@pytest.fixture
-def pod() -> Iterator[Pod]:
-    with made() as pod:
-        yield pod
 
 
 @captures

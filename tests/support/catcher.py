@@ -263,6 +263,11 @@ class Scene:
             stack.callback(scene.others.close)
             yield scene
 
+    def forward(self, on: bool) -> None:
+        """Whether the pod is a router for what is not captured."""
+        for key in ("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"):
+            self.pod.sysctl(key, str(int(on)))
+
     @contextmanager
     def ruled(
         self,

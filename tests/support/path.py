@@ -13,7 +13,7 @@ from typing import NamedTuple
 from tests.support.clock import DEADLINE
 from tests.support.netns import Place
 from tests.support.network import FAMILY
-from tests.support.peers import Endpoint, expect_reset, local, shrink
+from tests.support.peers import Endpoint, expect_reset, local, receive_all, shrink, text_of
 
 
 class Pair(NamedTuple):
@@ -108,6 +108,21 @@ class Path:
         pair.client.sendall(b"!")
         assert pair.origin.recv(1) == b"!"
         return pair
+
+    def come_back(self, times: int) -> str:
+        """A client that uses one port again and again, and how records name it. The origin ends first, so that the relay's end
+        of the client's connection is the one that stays in TIME_WAIT."""
+        port = 50000
+        for _ in range(times):
+            client = self.dial(port=port)
+            origin = self.accept()
+            origin.sendall(b"bye")
+            origin.shutdown(socket.SHUT_WR)
+            assert receive_all(client) == b"bye"
+            client.close()
+            assert receive_all(origin) == b""
+            origin.close()
+        return text_of((self.dial_from, port))
 
     def _client(self, port: int = 0) -> socket.socket:
         client = self._open(self.near)

@@ -1,6 +1,7 @@
 """`relay-sidecar rules …` as a user runs it, in a namespace of the tests.
 
-Owns: the command line, its configuration file, and what a machine can read of what it printed.
+Owns: the command line, its configuration file, and what a machine can read of what it printed; which captures and back ends
+tests of rules are run over.
 Never here: a look inside; what a test knows of the rules, the commands or the programs of others say.
 """
 
@@ -14,14 +15,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from sidecar.rules.keeper import ADDRESS
 from tests.support.clock import eventually
 from tests.support.netns import Namespace
 from tests.support.relay import PROGRAM
 from tests.support.toml import to_toml
+from tests.support.ways import CAPTURES
+from tests.support.world import Way, listeners
 
-CAPTURES = ("redirect", "tproxy")
-BACKENDS = ("nft", "iptables", "iptables-legacy")
+BACKENDS = ("nft", "iptables", "iptables-legacy")  # every one; the relay's own tests (ways) leave the oldest out
+
+captures = pytest.mark.parametrize("capture", CAPTURES)
+backends = pytest.mark.parametrize("backend", BACKENDS)
 
 Tables = Mapping[str, Any]
 Done = subprocess.CompletedProcess[str]
@@ -29,9 +36,7 @@ Done = subprocess.CompletedProcess[str]
 
 def tables(capture: str = "redirect", backend: str = "nft", **rules: Any) -> dict[str, Any]:
     """A configuration with both directions."""
-    ports = {"outbound": 15002, "inbound": 15006}
-    listeners = [{"name": name, "direction": name, "port": port, "capture": capture} for name, port in ports.items()]
-    return {"rules": {"backend": backend, **rules}, "listener": listeners}
+    return {"rules": {"backend": backend, **rules}, "listener": listeners(Way(capture), {})}
 
 
 class Pod:
