@@ -154,7 +154,7 @@ class Probe:
     def _open_outbound(self, attempt: Attempt) -> None:
         trial = attempt.trial
         try:
-            attempt.client = self._closing.enter_context(user_client(trial.family, trial.uid, self._relay_gid))
+            attempt.client = self._closing.enter_context(user_client(trial.family, trial.uid, trial.gid))
         except PermissionError:
             attempt.settle(NOT_PROBED, f"nobody can connect as user {trial.uid}: {_lacking('CAP_SETUID', 'CAP_SETGID')}")
         except OSError as error:

@@ -5,7 +5,6 @@ Never here: a connection's meaning (attempts).
 """
 
 import contextlib
-import os
 import socket
 import struct
 from typing import Final
@@ -14,7 +13,6 @@ from sidecar.listeners import IP_TRANSPARENT, IPV6_TRANSPARENT
 from sidecar.privileges import acting_as
 
 RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: not even TIME_WAIT stays
-NOGROUP = 65534
 BACKLOG = 64
 
 
@@ -47,10 +45,9 @@ def app_listener(host: str, port: int) -> socket.socket:
         raise
 
 
-def user_client(family: int, uid: int, relay_gid: int) -> socket.socket:
-    """A connection of this user, whose group is not the relay's."""
-    gid = os.getegid() if uid == os.geteuid() else uid
-    with acting_as(uid, gid if gid != relay_gid else NOGROUP):
+def user_client(family: int, uid: int, gid: int) -> socket.socket:
+    """A connection of this user and group."""
+    with acting_as(uid, gid):
         sock = socket.socket(family, socket.SOCK_STREAM)
     return as_client(sock)
 

@@ -22,6 +22,7 @@ DOCUMENTATION = {V4: ("192.0.2.1", "198.51.100.1", "203.0.113.1"), V6: ("2001:db
 # Ports that need no privilege come first, and so does our own user: an init container may have CAP_NET_ADMIN alone.
 LIKELY_PORTS = (8080, *range(1024, 2048), 80, 443)
 ORDINARY_USERS = (65534, *range(1000, 1200), 0)
+NOGROUP = 65534
 NOBODY = -1  # no user is selected that the probe could be
 
 
@@ -34,7 +35,8 @@ class Trial(NamedTuple):
     listen: tuple[str, int]  # where the relay listens
     destination: str  # outbound: an address that the rules select, "" for none
     port: int  # one that the rules select, 0 for none
-    uid: int  # outbound: whose connection
+    uid: int  # outbound: whose connection, and of which group
+    gid: int
 
 
 class Outcome(NamedTuple):
@@ -57,7 +59,7 @@ def trials_of(config: Config) -> list[Trial]:
 
 def _outbound(config: Config, listener: Listener, family: int) -> Trial:
     rules = config.rules
-    uid, ports = _user(config)
+    uid, gid, ports = _user(config)
     listed, excluded = rules.outbound_cidrs, rules.outbound_exclude_cidrs
     destination = next((address for address in DOCUMENTATION[family] if _selected(address, listed, excluded)), "")
     if rules.outbound_exclude_interfaces:
@@ -70,6 +72,7 @@ def _outbound(config: Config, listener: Listener, family: int) -> Trial:
         destination,
         _port(ports, rules.outbound_exclude_ports),
         uid,
+        gid,
     )
 
 
@@ -79,24 +82,24 @@ def _inbound(config: Config, listener: Listener, family: int) -> Trial:
     port = _port(rules.inbound_ports, skipped_ports(config))
     if any(not _selected(neighbour, None, rules.inbound_exclude_cidrs) for neighbour in CANDIDATES[FAMILY[family]]):
         port = 0  # what comes from the neighbour that the probe makes may be excluded
-    return Trial(listener.direction, listener.capture, FAMILY[family], where, "", port, 0)
+    return Trial(listener.direction, listener.capture, FAMILY[family], where, "", port, 0, 0)
 
 
-def _user(config: Config) -> tuple[int, Sequence[PortRange] | None]:
-    """A user whose connections the rules select, and to which ports; not the relay's own."""
+def _user(config: Config) -> tuple[int, int, Sequence[PortRange] | None]:
+    """A user whose connections the rules select, with a group, and to which ports; not the relay's own."""
     rules = config.rules
-    for user, ports in rules.outbound_uid_ports.items():
-        if ports is None or ports:
-            return user.id, ports
     uids, gids = set(rules.outbound_exclude_uids), set(rules.outbound_exclude_gids)
     if rules.exempt_owner:
         uids.add(config.relay.user.id)
         gids.add(config.relay.group.id)
-    own = os.geteuid()
-    candidates = rules.outbound_uids or (own, *ORDINARY_USERS)
-    # The probe connects with our own group as ourselves, else with the group of the user's number.
-    selected = (uid for uid in candidates if uid not in uids and (os.getegid() if uid == own else uid) not in gids)
-    return next(selected, NOBODY), rules.outbound_ports
+    listed = {user.id: ports for user, ports in rules.outbound_uid_ports.items() if ports is None or ports}
+    others = [uid for uid in rules.outbound_uids or (os.geteuid(), *ORDINARY_USERS) if uid not in uids]
+    for uid in (*listed, *others):
+        own = os.getegid() if uid == os.geteuid() else uid  # another group than our own takes a privilege
+        for gid in (own, NOGROUP):
+            if gid not in gids:
+                return uid, gid, listed.get(uid, rules.outbound_ports)
+    return NOBODY, NOGROUP, rules.outbound_ports
 
 
 def _port(listed: Sequence[PortRange] | None, excluded: Sequence[PortRange]) -> int:

@@ -5,7 +5,7 @@ import socket
 from sidecar.rules.probe import run_trials
 from sidecar.rules.trials import NOBODY, Trial
 
-TRIAL = Trial("outbound", "redirect", socket.AF_INET, ("127.0.0.1", 0), "192.0.2.1", 80, 65534)
+TRIAL = Trial("outbound", "redirect", socket.AF_INET, ("127.0.0.1", 0), "192.0.2.1", 80, 65534, 65534)
 
 
 def test_what_the_rules_do_not_select_is_not_tried() -> None:
