@@ -1,4 +1,4 @@
-# Two commands matter: `make test` (at most 15 minutes) and `make test-all`, which runs what the first leaves out: the long rows,
+# `make demo` shows it. Two commands matter to who works on it: `make test` (at most 15 minutes) and `make test-all`, which runs what the first leaves out: the long rows,
 # the debug build and the sanitizers. Both need root, because the real thing is tested: namespaces, rules, a relay that runs as uid 1337.
 
 PYTHON ?= /usr/bin/python3
@@ -8,12 +8,24 @@ VENV := $(CURDIR)/.venv
 BIN := $(VENV)/bin
 BUILD ?= release
 PYTEST := $(BIN)/pytest -q -p no:cacheprovider
+SOURCES := $(shell find relaycore sidecar -name '*.p*' -not -name '*.pyc')
 OPEN := setpriv --reuid=65534 --regid=65534 --clear-groups test -r $(CURDIR)/pyproject.toml
 
-.PHONY: help test test-all test-here test-all-here lint build debug asan ubsan examples clean packages
+.PHONY: help demo test test-all test-here test-all-here lint build debug asan ubsan examples clean packages
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 20
+
+demo: build/demo/ready ## a relay at work, on three hosts that it makes for itself; root or not, a few seconds
+	@build/demo/bin/relay-sidecar demo
+
+# The package as a user would have it, with what it takes to build it.
+build/demo/ready: pyproject.toml setup.py $(SOURCES)
+	@tools/packages.sh "make demo" gcc libc6-dev mount nftables python3-dev python3-venv
+	@echo "make demo: building, which takes about a minute; later runs begin at once" >&2
+	@mkdir -p build
+	@tools/environment.sh build/demo $(PYTHON) .
+	@touch $@
 
 test: ## everything but the long rows: lint, units, properties, the relay in namespaces
 	@$(call staged,test-here)
@@ -48,18 +60,11 @@ lint: build ## ruff, mypy, stubtest, cython-lint, codespell
 	PATH=$(BIN):$$PATH $(BIN)/cython-lint relaycore tests/unit
 	$(BIN)/codespell
 
-# What a fresh machine lacks. Nothing is asked of the network when all is there, and no server that comes with a package is started.
-packages:
-	@set -e; missing=$$(dpkg-query -W -f '$${Package} $${db:Status-Status}\n' $$(grep -hv '^#' tests/support/debian-packages.txt) gcc python3-venv python3-dev 2>&1 \
-		| sed -n 's/^dpkg-query: no packages found matching //p; s/ \(config-files\|not-installed\|unpacked\|half-.*\)$$//p'); \
-	[ -z "$$missing" ] || { apt-get update -qq; \
-		policy=/usr/sbin/policy-rc.d; [ -e $$policy ] || { printf '#!/bin/sh\nexit 101\n' >$$policy; chmod +x $$policy; trap "rm -f $$policy" EXIT; }; \
-		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; }
+packages: # what a fresh machine lacks
+	@tools/packages.sh "make test" $$(grep -hv '^#' tests/support/debian-packages.txt) gcc python3-venv python3-dev
 
 $(VENV)/ready: pyproject.toml | packages
-	if command -v uv >/dev/null; then uv venv -q --clear --python $(PYTHON) $(VENV); else $(PYTHON) -m venv --clear $(VENV); fi
-	set -e; install=$$(command -v uv >/dev/null && echo "uv pip install -q --python $(BIN)/python" || echo "$(BIN)/pip install -q"); \
-	$$install $$($(BIN)/python tests/support/pinned.py)
+	tools/environment.sh $(VENV) $(PYTHON) $$($(PYTHON) tests/support/pinned.py)
 	touch $@
 
 build: build/variant-$(BUILD) ## compile the engine in place (BUILD=release, debug, asan or ubsan)

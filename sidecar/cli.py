@@ -10,9 +10,9 @@ import sys
 from collections.abc import Sequence
 
 from sidecar import commands
-from sidecar.config.kinds import duration, parse_duration
+from sidecar.config.kinds import duration, parse_duration, parse_size, size
 from sidecar.config.network_kinds import interface
-from sidecar.config.schema import Admin, Log
+from sidecar.config.schema import Admin, Log, Rules
 from sidecar.errors import RelayError
 from sidecar.flags import (
     EXIT_STATUS,
@@ -113,6 +113,23 @@ def wait_options(parser: Parser) -> None:
     parser.set_defaults(timeout=parse_duration("30s"))
 
 
+def demo_options(parser: Parser) -> None:
+    option(parser, "--capture", "how connections are captured", default="redirect", choices=("redirect", "tproxy"))
+    option(parser, "--backend", "rules.backend of its relay", default="auto", type=of_kind(Rules.keys["backend"].kind))
+    option(parser, "--size", "how much the app downloads", default="1GiB", type=of_kind(size("1KiB", "64GiB")), metavar="SIZE")
+    parser.set_defaults(capture="redirect", backend="auto", size=parse_size("1GiB"))
+    parser.add_argument(
+        "--keep", action="store_true", help="leave hosts, relay and rules for playing, in a background process (default: no)"
+    )
+    json_option(parser)
+
+
+def demo(arguments: Arguments) -> int:
+    from sidecar.demo.show import demo as show_demo
+
+    return show_demo(arguments)
+
+
 COMMANDS = {
     "run": Command(
         "relay in the foreground (the default command)",
@@ -167,6 +184,14 @@ COMMANDS = {
         "Take no new connections, let flows finish for drain_timeout, then end, as after SIGTERM. This cannot\nbe undone.",
         client_options,
         commands.drain,
+    ),
+    "demo": Command(
+        "show a relay at work, on three hosts made for it",
+        "Make a client, an app with its relay, and a server, as network namespaces of this command's own;\n"
+        "apply rules, send real connections both ways, and show what becomes of each. Needs root or a user\n"
+        "namespace. Nothing outside is touched, and nothing is left: it takes a few seconds.",
+        demo_options,
+        demo,
     ),
 }
 

@@ -24,7 +24,7 @@ PR_CAP_AMBIENT_CLEAR_ALL = 4
 # linux/in.h, asm-generic/socket.h
 IP_TRANSPARENT, SO_MARK = 19, 36
 
-CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000  # linux/sched.h
+CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x00020000, 0x10000000, 0x20000000, 0x40000000  # linux/sched.h
 
 CAPABILITY_BITS = 64
 UNLIMITED_FILES = 1 << 20  # fs.nr_open: what "unlimited" comes to
@@ -178,6 +178,35 @@ def leave_network() -> None:
         relaycore.unshare(CLONE_NEWUSER | CLONE_NEWNET)
 
 
+@contextlib.contextmanager
+def in_network(path: str) -> Iterator[None]:
+    """What this thread opens and starts meanwhile belongs to the network namespace that a path names."""
+    before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        enter_network(path)
+        yield
+    finally:
+        relaycore.setns(before, CLONE_NEWNET)
+        os.close(before)
+
+
+def leave_machine() -> None:
+    """Enter namespaces of our own for networks, mounts, and processes that are forked from now on, for good.
+
+    Without CAP_SYS_ADMIN we become root of a user namespace, which knows our own user alone. OSError where that is not allowed.
+    """
+    kinds = CLONE_NEWNET | CLONE_NEWNS | CLONE_NEWPID
+    uid, gid = os.geteuid(), os.getegid()
+    try:
+        relaycore.unshare(kinds)
+    except PermissionError:
+        relaycore.unshare(CLONE_NEWUSER | kinds)
+        # Who may not change groups may not drop one that denies him something; the kernel asks for that promise first.
+        for name, text in {"setgroups": "deny", "uid_map": f"0 {uid} 1", "gid_map": f"0 {gid} 1"}.items():
+            with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
+                file.write(text)
+
+
 def held_capabilities() -> frozenset[str]:
     """The names of those in effect, of the ones that a message can be about."""
     effective, _, _ = relaycore.capabilities()
@@ -205,10 +234,15 @@ def acting_as(uid: int, gid: int) -> Iterator[None]:
 
 
 def die_with(parent: int) -> None:
-    """A forked child's promise not to outlive its parent."""
+    """A forked child's promise not to outlive its parent, which is 0 when it lives outside of our namespace of processes."""
     relaycore.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before the promise
         os._exit(1)
+
+
+def outlive_parent() -> None:
+    """Take that promise back."""
+    relaycore.prctl(PR_SET_PDEATHSIG, 0)
 
 
 def confine(keep: str) -> None:

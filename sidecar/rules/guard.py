@@ -7,7 +7,6 @@ Never here: a change of its own making (apply, change).
 import contextlib
 import os
 import select
-import signal
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from sidecar.config import Config
@@ -17,11 +16,11 @@ from sidecar.rules.apply import Applied, apply
 from sidecar.rules.change import NOTHING, compare, move_to, present, refusals_told, wanted
 from sidecar.rules.keeper import RELEASED, Keeper
 from sidecar.rules.watch import watch_routing, watch_rules
+from sidecar.wakeup import wake_by_ending
 
 SHOWN_LINES = 4  # of a difference, in a record
 LOOK_SECONDS = 2.0  # iptables-legacy tells nobody of a change
 REST_SECONDS = 0.2  # between two looks: others may change rules a thousand times a second
-ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 Told = Callable[[str, Mapping[str, object]], None]
 
@@ -37,7 +36,7 @@ class Guard:
         self._repair = repair
         self._probe = probe
         self._told = told
-        self._wakes = [_wake_by_signals(), os.pidfd_open(os.getppid())] if parent is None else [parent]
+        self._wakes = [wake_by_ending(), os.pidfd_open(os.getppid())] if parent is None else [parent]
         self._aim = wanted(config, guarded=True, try_out=False)
         self._known: list[str] = []  # what was told last of how the rules differ, or why nobody knows
 
@@ -116,13 +115,3 @@ def _readable(descriptors: Collection[int], seconds: float | None) -> set[int]:
     for descriptor in descriptors:
         poll.register(descriptor, select.POLLIN)
     return {descriptor for descriptor, _ in poll.poll(None if seconds is None else seconds * 1000)}
-
-
-def _wake_by_signals() -> int:
-    """A descriptor that is readable once a signal has come that ends us."""
-    wake, waker = os.pipe()
-    os.set_blocking(waker, False)
-    signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
-    for number in ENDING:
-        signal.signal(number, lambda *_: None)
-    return wake

@@ -3,35 +3,23 @@
 The namespace has no name and no process. Our descriptors are all that holds it: with them it goes, and with it the pair and the
 addresses, however we end.
 
-Owns: that namespace, the pair, the choice of addresses. Never here: a change to a link or an address that somebody else made.
+Owns: that namespace, the pair, the choice of addresses. Never here: how the kernel is told (links).
 """
 
 import contextlib
 import errno
-import fcntl
 import os
 import socket
-import struct
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import NamedTuple, NoReturn
 
 from sidecar.addresses import ROUTE, RTM_GETROUTE, RTN_LOCAL
-from sidecar.netlink import NETLINK_ROUTE, NLM_F_CREATE, NLM_F_EXCL, SECONDS, attribute, opened, order
+from sidecar.links import add_address, await_settled, bring_up, delete_link, index_of, is_running, make_pair, packed_address
+from sidecar.netlink import NETLINK_ROUTE, SECONDS, attribute, opened, order
 from sidecar.privileges import leave_network
-from sidecar.rules.ends import family_of
 
-# linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h, linux/veth.h
-RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_NEWADDR = 16, 17, 18, 20
-IFLA_IFNAME, IFLA_LINKINFO, IFLA_NET_NS_FD, IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 3, 18, 28, 1, 2, 1
-IFF_UP, IFF_RUNNING = 0x01, 0x40
-IFA_ADDRESS, IFA_LOCAL, IFA_F_NODAD = 1, 2, 2
-RTA_DST, RTM_F_FIB_MATCH = 1, 0x2000  # the route itself is asked for, not where it leads
-LINK = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, which flags to change
-ADDRESS = struct.Struct("=BBBBI")  # ifaddrmsg: family, prefix length, flags, scope, index
-SIOCGIFINDEX = 0x8933
-INTERFACE = struct.Struct("=16si20x")  # ifreq: name, index
+RTA_DST, RTM_F_FIB_MATCH = 1, 0x2000  # linux/rtnetlink.h: the route itself is asked for, not where it leads
 
 # Networks for benchmarks and for documentation. Some machines use one of them after all.
 CANDIDATES = {
@@ -40,7 +28,6 @@ CANDIDATES = {
 }
 PREFIX = {socket.AF_INET: 30, socket.AF_INET6: 64}
 PIDS = 1_000_000  # that many go into the name of an interface
-SECONDS_TO_SETTLE, LOOK_SECONDS = 1.0, 0.001
 
 
 class Route(NamedTuple):
@@ -82,20 +69,13 @@ class Neighbour:
 
     def _join(self, name: str, undo: contextlib.ExitStack) -> None:
         """A veth pair, up at both ends."""
-        named = attribute(IFLA_IFNAME, name.encode() + b"\0")
-        peer = LINK.pack(0, 0, 0, 0, 0) + named + attribute(IFLA_NET_NS_FD, struct.pack("=I", self._namespace))
-        data = attribute(IFLA_INFO_DATA, attribute(VETH_INFO_PEER, peer))
-        kind = attribute(IFLA_LINKINFO, attribute(IFLA_INFO_KIND, b"veth") + data)
         with opened(NETLINK_ROUTE) as netlink:
-            order(netlink, RTM_NEWLINK, LINK.pack(0, 0, 0, IFF_UP, IFF_UP) + named + kind, NLM_F_CREATE | NLM_F_EXCL)
-        self._near = socket.if_nametoindex(name)
-        undo.callback(_delete_link, self._near)
-        asked = fcntl.ioctl(self.clients[0], SIOCGIFINDEX, INTERFACE.pack(name.encode(), 0))
-        self._far = int(INTERFACE.unpack(asked)[1])
-        order(self._netlink, RTM_NEWLINK, LINK.pack(0, 0, self._far, IFF_UP, IFF_UP))  # not before it has its peer
-        with opened(NETLINK_ROUTE) as netlink:
-            # Before, an end loses what it is to send without a word.
-            _await(lambda: _is_running(netlink, self._near) and _is_running(self._netlink, self._far))
+            make_pair(netlink, name, name, self._namespace)
+            self._near = socket.if_nametoindex(name)
+            undo.callback(delete_link, self._near)
+            self._far = index_of(self.clients[0], name)
+            bring_up(self._netlink, self._far)
+            await_settled(lambda: is_running(netlink, self._near) and is_running(self._netlink, self._far))
 
     def _add_addresses(self, family: socket.AddressFamily) -> None:
         pairs = [Pair(str(ip_address(network) + 1), str(ip_address(network) + 2)) for network in CANDIDATES[family]]
@@ -103,10 +83,10 @@ class Neighbour:
             pair = next((pair for pair in pairs if not any(_route_to(netlink, address).length for address in pair)), None)
             if pair is None:
                 return
-            _add_address(netlink, family, self._near, pair.near)
-            _add_address(self._netlink, family, self._far, pair.far)
+            add_address(netlink, self._near, pair.near, PREFIX[family])
+            add_address(self._netlink, self._far, pair.far, PREFIX[family])
             # The kernel answers for an IPv6 address a moment after it was added.
-            _await(
+            await_settled(
                 lambda: all(
                     _route_to(at, own).kind == RTN_LOCAL for at, own in zip((netlink, self._netlink), pair, strict=True)
                 )
@@ -154,8 +134,7 @@ def _hand_over(there: socket.socket, families: Sequence[socket.AddressFamily]) -
 
 def _route_to(netlink: socket.socket, address: str) -> Route:
     """By which route a packet to the address would go."""
-    family = family_of(address)
-    packed = socket.inet_pton(family, address)
+    family, packed = packed_address(address)
     request = ROUTE.pack(family, len(packed) * 8, 0, 0, 0, 0, 0, 0, RTM_F_FIB_MATCH) + attribute(RTA_DST, packed)
     try:
         (found,) = order(netlink, RTM_GETROUTE, request)
@@ -165,30 +144,3 @@ def _route_to(netlink: socket.socket, address: str) -> Route:
         return NO_ROUTE
     _, length, _, _, _, _, _, kind, _ = ROUTE.unpack_from(found.body)
     return Route(length, kind)
-
-
-def _is_running(netlink: socket.socket, index: int) -> bool:
-    """Whether this end can send."""
-    (found,) = order(netlink, RTM_GETLINK, LINK.pack(0, 0, index, 0, 0))
-    return bool(LINK.unpack_from(found.body)[3] & IFF_RUNNING)
-
-
-def _await(done: Callable[[], bool]) -> None:
-    """What the kernel does by and by. TimeoutError if it does not."""
-    end = time.monotonic() + SECONDS_TO_SETTLE
-    while not done():
-        if time.monotonic() >= end:
-            raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
-        time.sleep(LOOK_SECONDS)
-
-
-def _add_address(netlink: socket.socket, family: socket.AddressFamily, index: int, address: str) -> None:
-    packed = socket.inet_pton(family, address)
-    body = ADDRESS.pack(family, PREFIX[family], IFA_F_NODAD, 0, index)
-    order(netlink, RTM_NEWADDR, body + attribute(IFA_LOCAL, packed) + attribute(IFA_ADDRESS, packed), NLM_F_CREATE | NLM_F_EXCL)
-
-
-def _delete_link(index: int) -> None:
-    """At once, and its peer with it: the end of a namespace takes the kernel a moment."""
-    with contextlib.suppress(OSError), opened(NETLINK_ROUTE) as netlink:
-        order(netlink, RTM_DELLINK, LINK.pack(0, 0, index, 0, 0))

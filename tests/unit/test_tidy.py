@@ -33,8 +33,9 @@ ENGINE_ORDER = (
     *("_make", "_convert", "_engine"),
 )
 SIDECAR_ORDER = (
-    *("errors", "users", "config", "netlink", "addresses", "holders", "inherited", "notify", "loop", "listeners", "target"),
-    *("privileges", "rules", "report", "admin", "proxy", "commands", "flags", "rules_commands", "cli"),
+    *("errors", "users", "config", "netlink", "addresses", "links", "holders", "inherited", "notify", "loop", "wakeup"),
+    *("listeners", "target", "privileges", "rules", "report", "admin", "proxy", "commands", "flags", "rules_commands"),
+    *("demo", "cli"),
 )
 MAX_LINES = 330
 MAX_FUNCTION_LINES = 70

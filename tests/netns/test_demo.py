@@ -1,0 +1,172 @@
+"""`relay-sidecar demo`: all is real, all is shown, and whatever happens nothing is left."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.clock import eventually
+from tests.support.foreign import snapshot
+from tests.support.netns import Namespace
+from tests.support.relay import PROGRAM
+from tests.support.rule_commands import backends, captures
+from tests.support.users import launcher
+
+SMALL = ("--size", "16MiB")
+NOBODY = 65534
+
+
+@contextmanager
+def started(place: Namespace, *arguments: str, before: Sequence[str] = (), **more: Any) -> Iterator["subprocess.Popen[str]"]:
+    """In a namespace of the tests, as in a machine; what it says is read line by line."""
+    with place.entered():
+        process = subprocess.Popen(
+            [*before, *PROGRAM, "demo", *SMALL, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **more,
+        )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def events(process: "subprocess.Popen[str]") -> list[dict[str, Any]]:
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, ""), err
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def family_of(pid: int) -> list[Path]:
+    """What is there of a process and all that came of it; a directory of /proc goes with its process."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return []
+    return [Path(f"/proc/{pid}"), *(path for child in children for path in family_of(int(child)))]
+
+
+def are_gone(family: Sequence[Path]) -> bool:
+    return not any(path.exists() and "State:\tZ" not in (path / "status").read_text() for path in family)
+
+
+@captures
+@backends
+def test_each_connection_is_real_and_explained(namespace: Namespace, capture: str, backend: str) -> None:
+    """A newcomer would see a show, or a failure in his first minute."""
+    before = snapshot(namespace)
+    with started(namespace, "--json", "--capture", capture, "--backend", backend) as process:
+        told = events(process)
+    scenes = [event for event in told if event["event"] == "scene"]
+    assert [scene["record"]["reason"] if scene["record"] else None for scene in scenes] == [
+        *("finished", "finished", "finished", "refused", None)
+    ]
+    page, bulk, half, _, closed = scenes
+    assert page["seen"].startswith("HTTP/1.0 200 OK")
+    assert bulk["record"]["bytes_received"] == 16 << 20
+    assert half["seen"].endswith("5,000,000 bytes came")
+    assert half["record"]["client"].startswith("[fd00:")
+    assert "inbound: to inbound" in page["rules"]
+    assert "outbound: to outbound" in bulk["rules"]
+    assert "inbound: to inbound" not in closed["rules"]
+    assert all(scene["fine"] for scene in scenes)
+    counters, end = told[-2:]
+    assert sum(counters["rules"].values()) > 0
+    assert end["fine"]
+    assert snapshot(namespace) == before
+
+
+@captures
+def test_it_needs_no_root(namespace: Namespace, capture: str) -> None:
+    """Whoever may not become root would never see it."""
+    with started(namespace, "--json", "--capture", capture, before=launcher(NOBODY)) as process:
+        told = events(process)
+    assert told[0]["relay_user"] == 0
+    (applied,) = [event for event in told if event.get("command", "").startswith("relay-sidecar rules apply")]
+    assert sum(": captured: " in line for line in applied["printed"]) == 4, "an exemption by mark leaves all to be captured"
+    assert told[-1]["fine"]
+
+
+def test_a_terminal_shows_the_way_of_each_connection(namespace: Namespace) -> None:
+    """The page for human eyes would say less than JSON does, or break where there is no terminal."""
+    with started(namespace) as process:
+        out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "\x1b" not in out
+    for words in ("-> relay :15006 -> app 10.1.0.2:8080", "-> relay :15002 -> server 10.2.0.2:80", "MiB/s", "lane splice"):
+        assert words in out, words
+    assert out.count(": as it should be\n") == 5
+    assert out.rstrip().splitlines()[-1].startswith("All as it should be, in ")
+
+
+LINES = (0, 1, 5, 6, 9, 15, 21, 22, 30, 40)  # that many have come; 0: none
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+@pytest.mark.parametrize("lines", LINES)
+def test_interrupted_it_leaves_nothing(namespace: Namespace, lines: int, number: signal.Signals) -> None:
+    """A demo that was stopped half-way would leave a relay, servers or namespaces on somebody's machine."""
+    before = snapshot(namespace)
+    with started(namespace) as process:
+        assert process.stdout
+        for _ in range(lines):
+            assert process.stdout.readline()
+        family = family_of(process.pid)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode in (-number, 128 + number)
+    assert "Traceback" not in err or lines == 0, err
+    assert eventually(lambda: are_gone(family))
+    assert snapshot(namespace) == before
+
+
+@pytest.mark.parametrize("who", [0, NOBODY])
+def test_kept_it_can_be_played_with_and_ended(namespace: Namespace, who: int) -> None:
+    """`--keep` would leave hosts that nobody can enter, or nobody can get rid of."""
+    with started(namespace, "--json", "--keep", before=launcher(who) if who else ()) as process:
+        told = events(process)
+    pid = told[-1]["pid"]
+    family = family_of(pid)
+    users = [path.stat().st_uid for path in family]
+    try:
+        enter = ["nsenter", "-t", str(pid), "-a", sys.executable, "-m", "sidecar"]
+        where = {"env": {**os.environ, "PYTHONPATH": os.getcwd()}, "capture_output": True, "text": True, "check": True}
+        assert json.loads(subprocess.run([*enter, "stats", "--json"], **where).stdout)["state"] == "ready"
+        asked = [*enter, "rules", "status", "--config", "/run/relay-demo/relay.toml"]
+        assert subprocess.run(asked, **where).stdout.startswith("rules applied")
+        page = ["nsenter", "-t", str(pid), "-a", "ip", "netns", "exec", "client", "curl", "-s", "http://10.1.0.2:8080/"]
+        assert "It works" in subprocess.run(page, **where).stdout
+    finally:
+        os.kill(pid, signal.SIGTERM)
+    assert len(users) > 3
+    assert (1337 in users) == (who == 0), "as root the relay is another user, without root it cannot be"
+    assert eventually(lambda: are_gone(family))
+
+
+@pytest.mark.parametrize(
+    ("before", "environment", "told"),
+    [
+        ((), {"PATH": "/nowhere"}, "mount: expected the program in PATH, found none; apt-get install mount"),
+        (
+            ("unshare", "-Ur", "sh", "-c", 'echo 0 >/proc/sys/user/max_net_namespaces; exec "$@"', "sh"),
+            {},
+            "demo: expected namespaces of its own, for root or in a user namespace, found No space left on device; run it as root",
+        ),
+    ],
+)
+def test_what_it_lacks_is_told(namespace: Namespace, before: Sequence[str], environment: dict[str, str], told: str) -> None:
+    """A newcomer would meet a traceback and never come back."""
+    with started(namespace, before=before, env={**os.environ, **environment}) as process:
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (1, "", f"{told}\n")
