@@ -20,6 +20,7 @@ from sidecar.errors import BAD_CONFIG, FAILED, Problem, RelayError, reason
 from sidecar.report.flows import BEGINNING, EQUAL
 
 ANSWER_SECONDS = 10.0  # a relay answers in milliseconds; this one is stuck
+WHERE_ELSE = "see what it said at its start; --socket names another relay"
 POLL_SECONDS = 0.05  # between two looks for a relay that starts
 
 Facts = Mapping[str, Any]
@@ -94,7 +95,9 @@ def wait(arguments: Namespace) -> int:
             _show(arguments, state, f"ready: pid {state['pid']}")
             return 0
         if time.monotonic() >= deadline:
-            raise RelayError(Problem(path, f"a relay that is ready within {write_duration(arguments.timeout)}", found))
+            raise RelayError(
+                Problem(path, f"a relay that is ready within {write_duration(arguments.timeout)}", found, WHERE_ELSE)
+            )
         time.sleep(POLL_SECONDS)
 
 
@@ -130,7 +133,7 @@ def reload(arguments: Namespace) -> int:
 def drain(arguments: Namespace) -> int:
     """Let the relay end."""
     answer = _ask(_socket_path(arguments), "drain")
-    _show(arguments, answer, f"draining: {answer['live']} flows live, {answer['deadline_s']:g} s left for them")
+    _show(arguments, answer, f"draining: live flows: {answer['live']}, {answer['deadline_s']:g} s left for them")
     return 0
 
 

@@ -82,7 +82,9 @@ def check_interface(name: str) -> None:
     """RelayError (78) when --interface names none of this machine; "" is none."""
     known = [known for _, known in socket.if_nameindex()]
     if name and name not in known:
-        raise RelayError(Problem("--interface", f"one of {', '.join(known)}", name), exit_status=BAD_CONFIG)
+        raise RelayError(
+            Problem("--interface", f"one of {', '.join(known)}", name, "without it: all of them"), exit_status=BAD_CONFIG
+        )
 
 
 def _families(config: Config, warn: Warn) -> Sequence[Place]:

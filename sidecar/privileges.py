@@ -64,7 +64,7 @@ def choose_identity(config: Config) -> Identity:
             config.where(f"relay.{key}"),
             f"to run as {key} {wanted.name}",
             f"{key} {own.name}",
-            f"start it as root, or as {wanted.name}",
+            "start it as root" if wanted.id == 0 else f"start it as root, or as {wanted.name}",
         )
         for key, wanted, own in (("user", relay.user, user), ("group", relay.group, group))
         if key in relay.given and wanted.id != own.id
@@ -153,6 +153,10 @@ def enter_network(path: str) -> None:
     where, step = f"--netns {path}", "name one as /proc/PID/ns/net or /run/netns/NAME"
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except PermissionError as error:
+        raise RelayError(
+            Problem(where, "a network namespace that we may enter", reason(error), "run it as root"), exit_status=NO_PRIVILEGE
+        ) from None
     except OSError as error:
         raise RelayError(Problem(where, "a network namespace", reason(error), step)) from None
     try:

@@ -132,7 +132,8 @@ def _answer(arguments: Arguments, word: str, wanted: str, told: str) -> int:
         )
     if answer != wanted:
         found = f"one that is {answer.split()[0]}" if answer else "none"
-        step = "`rules apply --confirm 30s` begins one; it may have gone back already"
+        step = "`rules apply --confirm 30s` begins one"
+        step += "; this one ends by `rules remove`" if answer else "; it may have gone back already"
         raise RelayError(Problem("rules", "a change that waits for its confirmation", found, step))
     say(json.dumps({"answer": answer}) if arguments.json else told)
     return 0
@@ -143,10 +144,15 @@ def _guarded(arguments: Arguments) -> Any:
         if arguments.json:
             _say_json({"event": event, **fields})
         else:
-            told = ("; ".join(map(str, value)) if isinstance(value, list) else str(value) for value in fields.values())
-            say(" ".join([f"{event}:", *filter(None, told)]))
+            say(": ".join([event, *(_words(name, value) for name, value in fields.items() if value)]))
 
     return told
+
+
+def _words(name: str, value: object) -> str:
+    if isinstance(value, list):
+        return "; ".join(map(str, value))
+    return f"{value} {name}" if isinstance(value, int) else str(value)
 
 
 def _show_applied(arguments: Arguments, done: Any, seconds: float) -> None:

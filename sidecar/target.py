@@ -24,7 +24,9 @@ def resolve_target(config: Config) -> Address | None:
         found = socket.getaddrinfo(target.host.encode(), target.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         words = error.strerror if isinstance(error, socket.gaierror) else str(error)
-        problem = Problem(config.where("relay.target"), "a host that can be resolved", f"{target.host}: {words}")
+        problem = Problem(
+            config.where("relay.target"), "a host that can be resolved", f"{target.host}: {words}", "an address needs no DNS"
+        )
         raise RelayError(problem, exit_status=BAD_CONFIG) from None
     host, port, *rest = min(found, key=lambda info: info[0] != socket.AF_INET)[4]
     scope = rest[1] if rest else 0

@@ -4,13 +4,12 @@ Owns: which of the three is opened, and what becomes of one that cannot be: a fa
 Never here: an answer (proxy has them), a port of a listener.
 """
 
-import os
 import socket
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from sidecar.admin.service import Dialect, Service
-from sidecar.admin.unix import Arguments, Commands, Unix, ask, open_socket, prepare_directory, remove_socket
+from sidecar.admin.unix import Arguments, Commands, Unix, ask, inode_of, open_socket, prepare_directory, remove_socket
 from sidecar.admin.web import Page, Web, open_endpoint
 from sidecar.config import Config
 from sidecar.errors import Problem, RelayError
@@ -68,7 +67,7 @@ class Admin:
         failed: Callable[[Exception], None],
     ) -> None:
         self._path = sockets.socket.getsockname() if sockets.socket else ""
-        self._inode = os.lstat(self._path).st_ino if self._path else 0
+        self._inode = inode_of(self._path)
         dialects: tuple[Dialect, ...] = (Unix(commands, failed), Web(metrics, failed), Web(health, failed))
         self._services = [Service(loop, sock, dialect) for sock, dialect in zip(sockets, dialects, strict=True) if sock]
 

@@ -166,10 +166,18 @@ def open_socket(where: str, path: str) -> socket.socket:
     return sock
 
 
+def inode_of(path: str) -> int:
+    """Which file it is; 0 when it cannot be seen, as in a directory that the relay's user may not enter."""
+    try:
+        return os.lstat(path).st_ino
+    except OSError:
+        return 0
+
+
 def remove_socket(path: str, inode: int) -> None:
     """Remove the file at the end, if it is still the one that was made."""
-    with contextlib.suppress(OSError):
-        if os.lstat(path).st_ino == inode:
+    if inode and inode_of(path) == inode:
+        with contextlib.suppress(OSError):
             os.unlink(path)
 
 

@@ -149,7 +149,10 @@ class Relay(Section):
     keepalive_interval = key(duration("1s", "9h", whole_seconds=True), "15s", "time between two such probes")
     keepalive_probes = key(integer(1, 127), 4, "probes without an answer until the connection counts as dead")
     max_pipes = key(
-        integer(0, 1024), 32, "kernel pipes of 256 KiB for splicing; all relays of one user on a node share a budget of 256"
+        integer(0, 1024),
+        32,
+        "kernel pipes of 256 KiB for splicing, two for each worker at least, or 0: none; "
+        "all relays of one user on a node share a budget of 256",
     )
     max_pending = key(
         size("64KiB", "64GiB"), "64MiB", "bytes that were read and not yet taken by the other side, over all flows"

@@ -51,8 +51,11 @@ class Companion:
                 if word["event"] == "failed":
                     raise RelayError(*(Problem(*problem) for problem in word["problems"]), exit_status=word["exit_status"])
                 if word["event"] == "gone":
-                    raise RelayError(Problem("--with-rules", "a process that applies the rules", "its end"))
-        raise RelayError(Problem("--with-rules", f"rules within {APPLY_SECONDS:g} s", "no answer"))
+                    raise RelayError(
+                        Problem("--with-rules", "a process that applies the rules", "its end", "whoever killed it")
+                    )
+        step = "another program may hold the lock of iptables"
+        raise RelayError(Problem("--with-rules", f"rules within {APPLY_SECONDS:g} s", "no answer", step))
 
     def fileno(self) -> int:
         """Readable when take() has something."""

@@ -87,7 +87,10 @@ class Relay:
         if self._started.companion:
             self._loop.watch(self._started.companion.fileno(), READABLE, self._on_companion)
         self._report.record(
-            "info", "ready", listeners={shown.listener.name: shown.addresses for shown in self._started.listeners}
+            "info",
+            "ready",
+            listeners={shown.listener.name: shown.addresses for shown in self._started.listeners},
+            rules=self._started.rules.state,
         )
         notify("READY=1")
         self._pat_watchdog()
@@ -157,13 +160,14 @@ class Relay:
         self._loop.call_later(ADDRESSES_PAUSE_SECONDS, self._watch_addresses)
 
     def _apply_rules(self) -> None:
-        """Now that connections are taken. RelayError when there can be no rules: then the relay ends as it began."""
+        """Now that connections are taken. RelayError when there can be no rules: then the relay has ended."""
         if self._started.companion:
             try:
                 self._started.rules.hear_companion(self._started.companion.apply())
-            except RelayError:
-                self._engine.stop()
-                self._engine.join(JOIN_SECONDS)
+            except RelayError as error:
+                self._cause, self._exit_status = "rules", error.exit_status
+                self._stop()
+                self._end()
                 raise
 
     def _on_companion(self) -> None:

@@ -15,6 +15,7 @@ from sidecar.config.schema import Section
 BASE_DESCRIPTORS = 256  # log, admin and its clients, signals, netlink, the worker's own, and a few to spare
 DESCRIPTORS_PER_FLOW = 2
 DESCRIPTORS_PER_PIPE = 2
+PIPES_PER_WORKER = 2
 
 
 S = TypeVar("S", bound=Section)
@@ -33,9 +34,14 @@ def worker_count(config: Config) -> int:
     return config.relay.workers or len(os.sched_getaffinity(0))
 
 
-def flow_capacity(config: Config, open_files: int, sockets: int) -> int:
+def pipe_count(config: Config, workers: int) -> int:
+    """As configured, but a pipe for each half of a flow at least: a worker without one would copy all that it moves."""
+    return max(config.relay.max_pipes, PIPES_PER_WORKER * workers) if config.relay.max_pipes else 0
+
+
+def flow_capacity(open_files: int, sockets: int, pipes: int) -> int:
     """How many flows the limit on open files allows; at least one, whatever the limit."""
-    reserve = BASE_DESCRIPTORS + sockets + DESCRIPTORS_PER_PIPE * config.relay.max_pipes
+    reserve = BASE_DESCRIPTORS + sockets + DESCRIPTORS_PER_PIPE * pipes
     return max(1, (open_files - reserve) // DESCRIPTORS_PER_FLOW)
 
 

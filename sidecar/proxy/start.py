@@ -33,12 +33,13 @@ from sidecar.privileges import (
 from sidecar.proxy.companion import Companion
 from sidecar.proxy.facts import Limits, Shown
 from sidecar.proxy.rules_state import RulesState, begin
-from sidecar.proxy.settings import engine_settings, flow_capacity, worker_count
+from sidecar.proxy.settings import engine_settings, flow_capacity, pipe_count, worker_count
 from sidecar.report import Fields, Report
 from sidecar.target import refuse_own_listener, resolve_target
 
 # Imported while the interpreter's directory is readable for sure; at another user's start they are left until they are needed.
 LATER_IMPORTS = ("difflib", "setproctitle")
+FEW_FLOWS = 1000  # fewer are a surprise, whatever was asked for
 MORE_FILES = "raise the limit on open files (ulimit -n)"
 
 
@@ -96,10 +97,11 @@ def start(config: Config, report: Report) -> Started:
         expected = f"a file that user {identity.user.name} can read"
         report.warn(Problem(config.file, expected, "one that it cannot", "reload will fail"))
     open_files = raise_open_files()
-    capacity = flow_capacity(config, open_files, sum(len(listener.sockets) for listener in bound))
+    pipes = pipe_count(config, workers)
+    capacity = flow_capacity(open_files, sum(len(listener.sockets) for listener in bound), pipes)
     _warn_of_few_files(config, open_files, capacity, report)
     settings = engine_settings(config, report.access, capacity, mark, networks)
-    engine = _engine(config, settings, workers, capacity)
+    engine = _engine(config, settings, workers, pipes, capacity)
     _hand_over(engine, bound, target)
     return Started(
         identity=identity,
@@ -157,7 +159,7 @@ def start_fields(config: Config, started: Started) -> Fields:
 def limits_of(config: Config, started: Started) -> Limits:
     """What bounds the relay under this configuration."""
     flows = min(config.relay.max_flows, started.capacity)
-    return Limits(flows, started.open_files, config.relay.max_pipes, config.relay.max_pending)
+    return Limits(flows, started.open_files, pipe_count(config, started.workers), config.relay.max_pending)
 
 
 def _local_addresses() -> tuple[socket.socket, tuple[str, ...]]:
@@ -181,18 +183,21 @@ def _capability(config: Config, report: Report) -> tuple[str, int]:
 
 
 def _warn_of_few_files(config: Config, open_files: int, capacity: int, report: Report) -> None:
-    """A number that was asked for is missed; that the default is cut, the start record tells."""
+    """A number that was asked for is missed, or there is room for a few flows alone; else the start record tells."""
     wanted = config.relay.max_flows
-    if "max_flows" in config.relay.given and capacity < wanted:
+    if capacity < (wanted if "max_flows" in config.relay.given else min(wanted, FEW_FLOWS)):
         found = f"a limit of {open_files}, enough for {capacity} flows"
         report.warn(Problem(config.where("relay.max_flows"), f"open files for {wanted} flows", found, MORE_FILES))
 
 
-def _engine(config: Config, settings: Settings, workers: int, capacity: int) -> Engine:
-    relay = config.relay
+def _engine(config: Config, settings: Settings, workers: int, pipes: int, capacity: int) -> Engine:
     try:
         return Engine(
-            settings, workers=workers, max_pipes=relay.max_pipes, max_pending_bytes=relay.max_pending, table_flows=capacity
+            settings,
+            workers=workers,
+            max_pipes=pipes,
+            max_pending_bytes=config.relay.max_pending,
+            table_flows=capacity,
         )
     except (OSError, ValueError, MemoryError) as error:
         step = MORE_FILES if isinstance(error, OSError) and error.errno == errno.EMFILE else ""

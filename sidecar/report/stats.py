@@ -18,7 +18,7 @@ def page(stats: Mapping[str, Any]) -> str:
     uptime = human_time(int(stats["uptime_s"] * 1000))
     lines = [
         f"relay-sidecar {stats['version']}, pid {stats['pid']}, {stats['state']}, up {uptime}",
-        f"{stats['live']} flows live, of at most {limits['flows']}",
+        f"live flows: {stats['live']}, of at most {limits['flows']}",
         _rules(stats),
         "",
         aligned(HEADINGS, [_cells(listener) for listener in stats["listeners"]], FIGURES),

@@ -58,6 +58,7 @@ def as_client(sock: socket.socket) -> socket.socket:
         sock.setsockopt(socket.SOL_IP, socket.IP_TTL, 1)
     else:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, 1)
+    sock.bind(("", 0))  # a port of its own: those that connect() chooses are shared between destinations
     sock.setblocking(False)
     return without_trace(sock)
 

@@ -125,3 +125,16 @@ def test_it_can_be_process_1() -> None:
         children = Path(f"/proc/{world.relay.process.pid}/task/{world.relay.process.pid}/children").read_text().split()
         os.kill(int(children[0]), signal.SIGTERM)
         assert world.relay.exit_status() == 0
+
+
+def test_an_admin_socket_that_only_root_reaches(tmp_path: Path) -> None:
+    """A relay whose own user may not enter the socket's directory would end with a traceback, or fail at its end."""
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    path = str(closed / "relay" / "admin.sock")
+    with captured(Way(), {"admin": {"socket": path}}) as world:
+        serves(world)
+        asked = subprocess.run([*PROGRAM, "stats", "--socket", path, "--json"], capture_output=True, text=True, check=True)
+        assert json.loads(asked.stdout)["state"] == "ready"
+        world.relay.signal(signal.SIGTERM)
+        assert world.relay.exit_status() == 0

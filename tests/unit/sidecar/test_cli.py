@@ -210,7 +210,8 @@ def test_wait_gives_up_in_time(capsys: pytest.CaptureFixture[str]) -> None:
     """A start gate would hang for ever."""
     assert main(["wait", "--socket", "/nowhere/s", "--timeout", "10ms"]) == 1
     assert capsys.readouterr().err == (
-        "/nowhere/s: expected a relay that is ready within 10ms, found No such file or directory\n"
+        "/nowhere/s: expected a relay that is ready within 10ms, found No such file or directory; "
+        "see what it said at its start; --socket names another relay\n"
     )
 
 

@@ -129,7 +129,7 @@ def test_the_stats_page_shows_what_counts() -> None:
     }
     assert page(stats).splitlines() == [
         "relay-sidecar 1.2.3, pid 7, ready, up 1h1m1s",
-        "2 flows live, of at most 9000",
+        "live flows: 2, of at most 9000",
         "rules: changed by nft (pid 7): inet relay_sidecar: other rules than were applied",
         "",
         "LISTENER  DIRECTION  CAPTURE   ADDRESSES          OPENED     SENT  RECEIVED  CLOSED",

@@ -142,7 +142,7 @@ def test_an_unknown_interface_is_told_with_the_known_ones(load: Load) -> None:
     """--interface with a typing error would be an errno."""
     config = load(ONE.format(port=0), interface="eth77")
     (line,) = refused(config)
-    assert line.startswith("--interface: expected one of ") and line.endswith(", found eth77")
+    assert line.startswith("--interface: expected one of ") and line.endswith(", found eth77; without it: all of them")
     assert "lo" in line
 
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from sidecar.proxy.settings import compare, engine_settings, flow_capacity, with_live_keys, worker_count
+from sidecar.proxy.settings import compare, engine_settings, flow_capacity, pipe_count, with_live_keys, worker_count
 from tests.unit.sidecar.conftest import Load
 
 
@@ -15,12 +15,20 @@ def test_workers_are_one_per_cpu_that_may_be_used(load: Load, monkeypatch: pytes
     assert worker_count(load("[relay]\nworkers = 5\n")) == 5
 
 
-def test_flows_fit_into_the_limit_on_open_files(load: Load) -> None:
+def test_flows_fit_into_the_limit_on_open_files() -> None:
     """The engine would meet EMFILE in the middle of a flow instead of pausing at its limit."""
-    config = load("")
-    assert 9_000 <= flow_capacity(config, 20_000, sockets=8) < 10_000
-    assert flow_capacity(config, 20_000, sockets=108) == flow_capacity(config, 20_000, sockets=8) - 50
-    assert flow_capacity(config, 100, sockets=8) == 1
+    assert 9_000 <= flow_capacity(20_000, sockets=8, pipes=32) < 10_000
+    assert flow_capacity(20_000, sockets=108, pipes=32) == flow_capacity(20_000, sockets=8, pipes=32) - 50
+    assert flow_capacity(20_000, sockets=8, pipes=132) == flow_capacity(20_000, sockets=8, pipes=32) - 100
+    assert flow_capacity(100, sockets=8, pipes=32) == 1
+
+
+def test_no_worker_is_without_pipes(load: Load) -> None:
+    """On a machine with 64 CPUs nothing would ever be spliced."""
+    assert pipe_count(load(""), workers=1) == 32
+    assert pipe_count(load(""), workers=64) == 128
+    assert pipe_count(load("[relay]\nmax_pipes = 4\n"), workers=8) == 16
+    assert pipe_count(load("[relay]\nmax_pipes = 0\n"), workers=8) == 0
 
 
 def test_settings_are_those_of_the_configuration(load: Load) -> None:

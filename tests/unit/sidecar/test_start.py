@@ -21,4 +21,4 @@ def test_too_few_open_files_come_with_the_next_step(load: Load, monkeypatch: pyt
     monkeypatch.setattr(sys.modules["sidecar.proxy.start"], "Engine", engine)
     config = load("")
     with pytest.raises(RelayError, match=r"; raise the limit on open files \(ulimit -n\)$"):
-        _engine(config, engine_settings(config, False, 1, 0, ()), 1, 1)
+        _engine(config, engine_settings(config, False, 1, 0, ()), 1, 1, 1)

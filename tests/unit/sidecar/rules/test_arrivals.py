@@ -19,7 +19,8 @@ def test_the_taker_is_known_by_port_or_user(listens: str, dials: str) -> None:
     family = socket.AF_INET6 if ":" in listens else socket.AF_INET
     with socket.create_server((listens, 0), family=family, dualstack_ipv6=dual) as server:
         port = server.getsockname()[1]
-        with socket.create_connection((dials, port)) as client:
+        own_port = ("::" if ":" in dials else "", 0)  # shared with no connection of another test
+        with socket.create_connection((dials, port), source_address=own_port) as client:
             name = name_of(client.getsockname())
             assert taker(name, NO_PORT, os.geteuid()) == QUEUED
             assert taker(name, port, NO_USER) == RELAY, "by its port"
