@@ -11,7 +11,7 @@ PYTEST := $(BIN)/pytest -q -p no:cacheprovider
 SOURCES := $(shell find relaycore sidecar -name '*.p*' -not -name '*.pyc')
 OPEN := setpriv --reuid=65534 --regid=65534 --clear-groups test -r $(CURDIR)/pyproject.toml
 
-.PHONY: help demo test test-all test-here test-all-here lint build debug asan ubsan examples clean packages
+.PHONY: help demo test test-all test-here test-all-here lint build debug asan ubsan wheel clean packages
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 20
@@ -51,6 +51,10 @@ test-here: build lint
 test-all-here: build
 	$(PYTEST) -n 2 -m long tests
 	$(MAKE) --no-print-directory debug asan ubsan
+
+wheel: $(VENV)/ready ## dist/: the wheel and the source distribution
+	rm -rf build/lib* build/bdist* dist/relay_sidecar-*
+	RELAY_PROBE= RELAY_BUILD=release $(BIN)/python -c "from setuptools import build_meta; build_meta.build_sdist('dist'); build_meta.build_wheel('dist')" >/dev/null
 
 lint: build ## ruff, mypy, stubtest, cython-lint, codespell
 	$(BIN)/ruff check .

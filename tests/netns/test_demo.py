@@ -139,14 +139,17 @@ def test_kept_it_can_be_played_with_and_ended(namespace: Namespace, who: int) ->
     pid = told[-1]["pid"]
     family = family_of(pid)
     users = [path.stat().st_uid for path in family]
+    enter = ["nsenter", "-t", str(pid), "-a"]
+
+    def printed(*argv: str) -> str:
+        environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+        return subprocess.run([*enter, *argv], env=environment, capture_output=True, text=True, check=True).stdout
+
     try:
-        enter = ["nsenter", "-t", str(pid), "-a", sys.executable, "-m", "sidecar"]
-        where = {"env": {**os.environ, "PYTHONPATH": os.getcwd()}, "capture_output": True, "text": True, "check": True}
-        assert json.loads(subprocess.run([*enter, "stats", "--json"], **where).stdout)["state"] == "ready"
-        asked = [*enter, "rules", "status", "--config", "/run/relay-demo/relay.toml"]
-        assert subprocess.run(asked, **where).stdout.startswith("rules applied")
-        page = ["nsenter", "-t", str(pid), "-a", "ip", "netns", "exec", "client", "curl", "-s", "http://10.1.0.2:8080/"]
-        assert "It works" in subprocess.run(page, **where).stdout
+        assert json.loads(printed(sys.executable, "-m", "sidecar", "stats", "--json"))["state"] == "ready"
+        config = "/run/relay-demo/relay.toml"
+        assert printed(sys.executable, "-m", "sidecar", "rules", "status", "--config", config).startswith("rules applied")
+        assert "It works" in printed("ip", "netns", "exec", "client", "curl", "-s", "http://10.1.0.2:8080/")
     finally:
         os.kill(pid, signal.SIGTERM)
     assert len(users) > 3
@@ -161,7 +164,8 @@ def test_kept_it_can_be_played_with_and_ended(namespace: Namespace, who: int) ->
         (
             ("unshare", "-Ur", "sh", "-c", 'echo 0 >/proc/sys/user/max_net_namespaces; exec "$@"', "sh"),
             {},
-            "demo: expected namespaces of its own, for root or in a user namespace, found No space left on device; run it as root",
+            "demo: expected namespaces of its own, for root or in a user namespace, found No space left on device; "
+            "run it as root",
         ),
     ],
 )
