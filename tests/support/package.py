@@ -6,6 +6,7 @@ test environment (PEP 517, without isolation). Never here: what must be in them 
 
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -71,7 +72,7 @@ def install(directory: Path, wheel: Path) -> Path:
 
 def _build(folder: Path) -> None:
     tree, unpacked = folder / "tree", folder / "unpacked"
-    _copy_tree(tree)
+    copy_tree(tree)
     run(sys.executable, "-c", _BUILD, "sdist", folder / "sdist", folder=tree)
     run(sys.executable, "-c", _BUILD, "wheel", folder / "wheel", folder=tree)
     (sdist,) = (folder / "sdist").iterdir()
@@ -84,7 +85,7 @@ def _build(folder: Path) -> None:
     run(tools / "bin" / "pip", "wheel", "-q", "-w", folder / "dependencies", "tomli", "setproctitle", folder=folder)
 
 
-def _copy_tree(target: Path) -> None:
+def copy_tree(target: Path) -> None:
     """What is in the repository, or would be; a copy that has no repository is taken without what a build leaves."""
     listed = subprocess.run(
         ["git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
@@ -97,7 +98,7 @@ def _copy_tree(target: Path) -> None:
     for name in names or _unlisted():
         copy = target / name
         copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes((ROOT / name).read_bytes())
+        shutil.copy(ROOT / name, copy)
 
 
 def _unlisted() -> list[str]:
