@@ -1,5 +1,6 @@
-# `make demo` shows it. Two commands matter to who works on it: `make test` (at most 15 minutes) and `make test-all`, which runs what the first leaves out: the long rows,
-# the debug build and the sanitizers. Both need root, because the real thing is tested: namespaces, rules, a relay that runs as uid 1337.
+# `make demo` shows it. Who works on it needs two more: `make test` (at most 15 minutes), and `make test-all`, which runs what the
+# first leaves out: the long rows, the pods, the debug build and the sanitizers. Both need root, because the real thing is tested:
+# namespaces, rules, a relay that runs as uid 1337.
 
 PYTHON ?= /usr/bin/python3
 # uid 1337 must be able to read the interpreter's environment and the build: a checkout below a closed home directory is copied.
