@@ -8,7 +8,7 @@ who=$1
 shift
 command -v dpkg-query >/dev/null || exit 0
 missing=$(dpkg-query -W -f '${Package} ${db:Status-Status}\n' "$@" 2>&1 |
-	sed -n 's/^dpkg-query: no packages found matching //p; s/ \(config-files\|not-installed\|unpacked\|half-.*\)$//p' | tr '\n' ' ')
+	sed -n 's/^dpkg-query: no packages found matching //p; s/ \(config-files\|not-installed\|unpacked\|half-.*\)$//p' | paste -sd ' ')
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" != 0 ]; then
 	echo "$who: expected Debian packages, found these missing: $missing; run: sudo apt-get install $missing" >&2
