@@ -50,6 +50,7 @@ test-here: build lint
 	$(PYTEST) -n 4 -m "not long" tests
 
 test-all-here: build
+	@tools/packages.sh "make test-all" $$(grep -hv '^#' tests/support/debian-packages-long.txt)
 	$(PYTEST) -n 2 -m long tests
 	$(MAKE) --no-print-directory debug asan ubsan
 

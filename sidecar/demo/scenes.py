@@ -33,6 +33,7 @@ from sidecar.demo.relay import SECONDS, Relay
 from sidecar.report.tables import human_bytes
 
 UPLOAD_BYTES: Final = 5_000_000
+RECORD_SECONDS: Final = 5.0  # the relay writes records a few times a second
 
 # A comment as nft and as iptables write it. One of a single word is that of a jump.
 WHY: Final = re.compile(r'comment "([^"]* [^"]*)"')
@@ -154,8 +155,9 @@ class Stage:
             except (OSError, ValueError) as error:
                 seen = Seen(str(error), fine=False)
             seconds = time.monotonic() - begun
-        record = self._relay.record_of(client) if scene.reason else None
-        return Result(scene, client, _name(*talk.to), seen, seconds, record, self.counted() - before)
+        counted = self.counted() - before
+        record = self._relay.record_of(client, RECORD_SECONDS if scene.reason else 0)
+        return Result(scene, client, _name(*talk.to), seen, seconds, record, counted)
 
     @contextlib.contextmanager
     def _talk(self, scene: Scene, moved: Moved) -> Iterator[Talk]:

@@ -20,6 +20,7 @@ from sidecar.report.tables import human_bytes
 BOLD, DIM, GREEN, RED, PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[32m", "\x1b[31m", "\x1b[0m"
 CLEAR: Final = "\r\x1b[K"
 BAR_CELLS: Final = 40
+NO_RECORD: Final = "not captured, so no record"
 STEP_NS: Final = 100_000_000  # between two looks of a bar
 
 
@@ -99,8 +100,9 @@ class Text:
             speed = f", {_speed(moved, record['duration_ms'] / 1000)}" if moved > 1 << 20 else ""
             figures = f"sent {human_bytes(record['bytes_sent'])}, received {human_bytes(record['bytes_received'])}"
             say(f"   record  flow {record['flow']}: {figures}, {record['duration_ms']:.1f} ms{speed}, lane {record['lane']}")
-        reason = record["reason"] if record else "not captured, so no record"
-        word = self._in(GREEN, "as it should be") if result.fine else self._in(RED, f"expected {result.scene.reason}")
+        reason = record["reason"] if record else NO_RECORD
+        expected = f"NOT AS IT SHOULD BE, expected {result.scene.reason or NO_RECORD}"
+        word = self._in(GREEN, "as it should be") if result.fine else self._in(RED, expected)
         say(f"   reason  {reason}: {word}")
 
     def counters(self, counted: Mapping[str, int], stats: Mapping[str, Any]) -> None:

@@ -25,8 +25,6 @@ from sidecar.errors import FAILED, RelayError
 from sidecar.privileges import die_with, outlive_parent
 from sidecar.wakeup import ENDING, wake_by_ending
 
-KEPT = b"kept"
-
 
 def demo(arguments: Namespace) -> int:
     """The exit status; 128 and the number of the signal that ended it."""
@@ -46,9 +44,9 @@ def demo(arguments: Namespace) -> int:
         os.waitpid(pid, 0)
         sys.stderr.write(f"\n{signal.Signals(number).name}: the demo is gone, and all that it had made\n")
         return 128 + number
-    if os.read(words, len(KEPT)) == KEPT:
+    if status := os.read(words, 1):
         screen.kept(pid)
-        return 0
+        return status[0]
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
@@ -63,7 +61,7 @@ def _show(arguments: Namespace, screen: Screen, word: int) -> NoReturn:
         os.setsid()  # Ctrl-C is for the parent
         status = _perform(arguments, screen)
         if arguments.keep:
-            _keep(word)
+            _keep(word, status)
     except RelayError as error:
         sys.stderr.write(f"{error}\n")
         status = error.exit_status
@@ -95,12 +93,12 @@ def _perform(arguments: Namespace, screen: Screen) -> int:
     return 0 if ended == 0 and all(result.fine for result in results) else FAILED
 
 
-def _keep(word: int) -> None:
-    """Until somebody ends it. The terminal is no longer ours."""
+def _keep(word: int, status: int) -> None:
+    """Tell the parent to go with this exit status, give the terminal up, and stay until somebody ends us."""
     wake = wake_by_ending()
     silence()
     outlive_parent()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # what a shell in here leaves behind is reaped
-    os.write(word, KEPT)
+    os.write(word, bytes([status]))
     os.close(word)
     os.read(wake, 1)

@@ -1,0 +1,1 @@
+"""The image, built from nothing, and the manifests of deploy/, run as pods by podman."""

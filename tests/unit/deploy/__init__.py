@@ -1,0 +1,1 @@
+"""What deploy/ holds, as far as it can be judged without a pod: tests/pod runs it."""
