@@ -157,7 +157,7 @@ def _words(name: str, value: object) -> str:
 
 def _show_applied(arguments: Arguments, done: Any, seconds: float) -> None:
     """What was changed, and how it was seen to work."""
-    from sidecar.rules.apply import family_name
+    from sidecar.rules.apply import family_name, words
 
     outcomes = [
         {
@@ -174,7 +174,7 @@ def _show_applied(arguments: Arguments, done: Any, seconds: float) -> None:
         _say_json({**facts, "confirm_within_s": seconds or None})
         return
     lines = [f"rules {'applied' if done.changes else 'as planned already'} ({done.backend})"]
-    lines += ["  {direction} {capture} {family}: {verdict}: {detail}".format(**outcome) for outcome in outcomes]
+    lines += [f"  {words(outcome)}" for outcome in done.outcomes]
     if seconds:
         lines.append(f"they go back in {write_duration(round(seconds * 1000))} unless `relay-sidecar rules confirm` comes")
     say("\n".join(lines))

@@ -79,7 +79,7 @@ class Relay:
         self._report.start()
         self._report.record("info", "start", **start_fields(self._config, self._started))
         self._engine.start()
-        self._apply_rules()
+        probes = self._apply_rules()
         self._loop.watch(signals.fileno(), READABLE, lambda: self._on_signals(signals.take()))
         self._watch_engine()
         self._watch_addresses()
@@ -91,6 +91,7 @@ class Relay:
             "ready",
             listeners={shown.listener.name: shown.addresses for shown in self._started.listeners},
             rules=self._started.rules.state,
+            probes=probes,
         )
         notify("READY=1")
         self._pat_watchdog()
@@ -159,16 +160,22 @@ class Relay:
             self._report.record("debug", "addresses", own_networks=networks)
         self._loop.call_later(ADDRESSES_PAUSE_SECONDS, self._watch_addresses)
 
-    def _apply_rules(self) -> None:
-        """Now that connections are taken. RelayError when there can be no rules: then the relay has ended."""
-        if self._started.companion:
-            try:
-                self._started.rules.hear_companion(self._started.companion.apply())
-            except RelayError as error:
-                self._cause, self._exit_status = "rules", error.exit_status
-                self._stop()
-                self._end()
-                raise
+    def _apply_rules(self) -> list[str] | None:
+        """Now that connections are taken: what came of the probes, a line each; None when the rules are not ours to apply.
+
+        RelayError when there can be no rules: then the relay has ended.
+        """
+        if not self._started.companion:
+            return None
+        try:
+            applied = self._started.companion.apply()
+        except RelayError as error:
+            self._cause, self._exit_status = "rules", error.exit_status
+            self._stop()
+            self._end()
+            raise
+        self._started.rules.hear_companion(applied)
+        return list(applied["probes"])
 
     def _on_companion(self) -> None:
         """The rules were changed, or put right again, or their guard is gone."""

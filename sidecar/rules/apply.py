@@ -98,6 +98,12 @@ def family_name(trial: Trial) -> str:
     return "IPv4" if trial.family == socket.AF_INET else "IPv6"
 
 
+def words(outcome: Outcome) -> str:
+    """What came of a probe, as a line."""
+    trial = outcome.trial
+    return f"{trial.direction} {trial.capture} {family_name(trial)}: {outcome.verdict}: {outcome.detail}"
+
+
 def _evaluated(outcome: Outcome) -> Outcome:
     if outcome.verdict == "captured" or outcome.trial.direction == "outbound":
         return outcome

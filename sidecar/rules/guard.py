@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from sidecar.config import Config
 from sidecar.errors import FAILED, RelayError
 from sidecar.netlink import forget
-from sidecar.rules.apply import Applied, apply
+from sidecar.rules.apply import Applied, apply, words
 from sidecar.rules.change import NOTHING, compare, move_to, present, refusals_told, wanted
 from sidecar.rules.keeper import RELEASED, Keeper
 from sidecar.rules.watch import watch_routing, watch_rules
@@ -56,7 +56,7 @@ class Guard:
         return status[0]
 
     def _applied(self, done: Applied) -> None:
-        self._told("applied", {"backend": done.backend, "probes": [f"{o.trial.direction}: {o.verdict}" for o in done.outcomes]})
+        self._told("applied", {"backend": done.backend, "probes": [words(outcome) for outcome in done.outcomes]})
 
     def _stay(self, keeper: Keeper) -> int:
         ends = {*self._wakes, keeper.gone}

@@ -62,7 +62,11 @@ def test_rules_come_with_the_relay_and_go_with_it(network: Network, capture: str
     """A relay that died would leave rules that lead every connection nowhere."""
     before = kernel(network.pod)
     with guarded(network, capture) as relay:
-        relay.await_ready()
+        (ready,) = relay.await_records(1, event="ready")
+        assert ready["rules"] == "ok"
+        told = " ".join(ready["probes"])
+        assert f"inbound {capture} IPv4: captured: " in told
+        assert f"outbound {capture} IPv4: not probed: no route " in told
         assert relay.access(client=round_trip(network))["reason"] == "finished"
         relay.signal(end)
         relay.exit_status()
