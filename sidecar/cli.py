@@ -114,8 +114,9 @@ def wait_options(parser: Parser) -> None:
 
 
 def demo_options(parser: Parser) -> None:
+    backend = Rules.keys["backend"].kind
     option(parser, "--capture", "how connections are captured", default="redirect", choices=("redirect", "tproxy"))
-    option(parser, "--backend", "rules.backend of its relay", default="auto", type=of_kind(Rules.keys["backend"].kind))
+    option(parser, "--backend", f"rules.backend of its relay: {backend.expected}", default="auto", type=of_kind(backend))
     option(parser, "--size", "how much the app downloads", default="1GiB", type=of_kind(size("1KiB", "64GiB")), metavar="SIZE")
     parser.set_defaults(capture="redirect", backend="auto", size=parse_size("1GiB"))
     parser.add_argument(

@@ -27,6 +27,7 @@ exit status:
   77  a privilege is missing
   78  the configuration or an environment value is invalid, or asks for what the kernel cannot do
   126 the rules do not do what they say
+  130 interrupted by Ctrl-C; demo: 128 and the number of the signal
 """
 
 

@@ -194,21 +194,24 @@ def in_network(path: str) -> Iterator[None]:
         os.close(before)
 
 
-def leave_machine() -> None:
+def leave_machine() -> bool:
     """Enter namespaces of our own for networks, mounts, and processes that are forked from now on, for good.
 
-    Without CAP_SYS_ADMIN we become root of a user namespace, which knows our own user alone. OSError where that is not allowed.
+    Without CAP_SYS_ADMIN we become root of a user namespace, which knows our own user alone; whether that was so. OSError where
+    it is not allowed.
     """
     kinds = CLONE_NEWNET | CLONE_NEWNS | CLONE_NEWPID
     uid, gid = os.geteuid(), os.getegid()
     try:
         relaycore.unshare(kinds)
+        return False
     except PermissionError:
         relaycore.unshare(CLONE_NEWUSER | kinds)
-        # Who may not change groups may not drop one that denies him something; the kernel asks for that promise first.
-        for name, text in {"setgroups": "deny", "uid_map": f"0 {uid} 1", "gid_map": f"0 {gid} 1"}.items():
-            with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
-                file.write(text)
+    # Who may not change groups may not drop one that denies him something; the kernel asks for that promise first.
+    for name, text in {"setgroups": "deny", "uid_map": f"0 {uid} 1", "gid_map": f"0 {gid} 1"}.items():
+        with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
+            file.write(text)
+    return True
 
 
 def held_capabilities() -> frozenset[str]:

@@ -46,10 +46,11 @@ INBOUND, OUTBOUND = (ADDRESSES[link] for link in LINKS)
 NAMED: Final = {address: host for ends in ADDRESSES.values() for host, both in ends.items() for address in both}
 
 
-def leave_for_it() -> None:
-    """Of the process that will fork the demo's first one. RelayError when the kernel does not allow it."""
+def leave_for_it() -> str:
+    """Of the process that will fork the demo's first one: how nsenter(1) comes after it. RelayError when it is not allowed."""
     try:
-        leave_machine()
+        # Control groups are the machine's own, and whoever is not root may not even enter those.
+        return "-U --preserve-credentials -m -n -p" if leave_machine() else "-m -n -p"
     except OSError as error:
         expected = "namespaces of its own, for root or in a user namespace"
         raise RelayError(Problem("demo", expected, reason(error), "run it as root")) from None

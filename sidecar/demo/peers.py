@@ -10,7 +10,9 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
-BLOCK: Final = bytes(range(251)) * 4177  # about a mebibyte, which repeats with no power of two
+BLOCK: Final = bytes(range(32, 127)) * 11_037  # about a mebibyte that can be read, and repeats with no power of two
+REQUEST: Final = b"GET /%s HTTP/1.0\r\nHost: demo\r\n\r\n"
+HEAD: Final = b"HTTP/1.0 200 OK\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n"
 PAGE: Final = b"<h1>It works</h1>\n"
 READ_BYTES: Final = 65536
 BACKLOG: Final = 64
@@ -46,15 +48,13 @@ def silence() -> None:
 
 
 def give_page(client: socket.socket) -> None:
-    """Any request is answered by the same page."""
-    client.recv(READ_BYTES)
-    head = f"HTTP/1.0 200 OK\r\nContent-Type: text/html\r\nContent-Length: {len(PAGE)}\r\n\r\n"
-    client.sendall(head.encode() + PAGE)
-
-
-def give_bytes(client: socket.socket) -> None:
-    """The request is how many."""
-    left = int(client.recv(READ_BYTES))
+    """Any request of HTTP is answered by the same page, one for a number by so many bytes."""
+    words = client.recv(READ_BYTES).split()
+    number = words[1].strip(b"/") if len(words) > 1 else b""
+    left = int(number) if number.isdigit() else 0
+    client.sendall(HEAD % (left or len(PAGE)))
+    if not left:
+        client.sendall(PAGE)
     block = memoryview(BLOCK)
     while left:
         part = block[:left]
@@ -69,13 +69,16 @@ def count_bytes(client: socket.socket) -> None:
 
 def read_page(sock: socket.socket) -> bytes:
     """The whole answer."""
-    sock.sendall(b"GET / HTTP/1.0\r\nHost: app\r\n\r\n")
+    sock.sendall(REQUEST % b"")
     return _rest(sock)
 
 
 def download(sock: socket.socket, size: int, moved: Callable[[int], None]) -> int:
     """How many bytes came. Every one is looked at; ValueError for a wrong one. `moved` is told the sum from time to time."""
-    sock.sendall(b"%d" % size)
+    sock.sendall(REQUEST % (b"%d" % size))
+    head = HEAD % size
+    if sock.recv(len(head), socket.MSG_WAITALL) != head:
+        raise ValueError("the head of the answer is not the one that was sent")
     block = bytearray(len(BLOCK))
     view = memoryview(block)
     total = filled = 0

@@ -24,7 +24,6 @@ from sidecar.demo.peers import (
     count_after_end,
     count_bytes,
     download,
-    give_bytes,
     give_page,
     read_page,
     serve,
@@ -101,7 +100,7 @@ def _download(talk: Talk) -> Seen:
 def _half_close(talk: Talk) -> Seen:
     talk.sock.connect(talk.to)
     counted = count_after_end(talk.sock, UPLOAD_BYTES)
-    text = f"sent {UPLOAD_BYTES:,} bytes and its end; the answer, after that: {counted:,} bytes came"
+    text = f"sent {UPLOAD_BYTES} bytes and its end; after that the server answered {str(counted)!r}"
     return Seen(text, counted == UPLOAD_BYTES)
 
 
@@ -134,7 +133,7 @@ class Stage:
         family = machine.families[-1]
         for host, port, answer in (
             ("app", PAGE_PORT, give_page),
-            ("server", DOWNLOAD_PORT, give_bytes),
+            ("server", DOWNLOAD_PORT, give_page),
             ("server", COUNT_PORT, count_bytes),
         ):
             with machine.on(host):

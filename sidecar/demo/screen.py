@@ -20,7 +20,9 @@ from sidecar.report.tables import human_bytes
 BOLD, DIM, GREEN, RED, PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[32m", "\x1b[31m", "\x1b[0m"
 CLEAR: Final = "\r\x1b[K"
 BAR_CELLS: Final = 40
+BESIDE_BAR: Final = 7  # spaces, brackets, and the cell in which a terminal's cursor stands
 NO_RECORD: Final = "not captured, so no record"
+DECIDING: Final = ("inbound: ", "outbound: ", "connections of the relay")  # under TPROXY others see packets too
 STEP_NS: Final = 100_000_000  # between two looks of a bar
 
 
@@ -45,10 +47,10 @@ class Screen(Protocol):
     def counters(self, counted: Mapping[str, int], stats: Mapping[str, Any]) -> None:
         """What the rules and the relay have counted."""
 
-    def end(self, results: Iterable[Result], seconds: float) -> None:
+    def end(self, results: Iterable[Result], seconds: float, *, kept: bool) -> None:
         """All is over."""
 
-    def kept(self, pid: int) -> None:
+    def kept(self, pid: int, enter: str) -> None:
         """How to play with it."""
 
 
@@ -79,8 +81,10 @@ class Text:
     def moving(self, count: int, of: int, nanoseconds: int) -> None:
         if self._live and nanoseconds >= self._next_ns:
             self._next_ns = nanoseconds + STEP_NS
-            done = "#" * (BAR_CELLS * count // of)
-            sys.stdout.write(f"{CLEAR}   [{done:<{BAR_CELLS}}] {human_bytes(count)}, {_speed(count, nanoseconds / 1e9)}")
+            figures = f"{human_bytes(count)}, {_speed(count, nanoseconds / 1e9)}"
+            cells = max(0, min(BAR_CELLS, shutil.get_terminal_size().columns - len(figures) - BESIDE_BAR))
+            done = "#" * (cells * count // of)
+            sys.stdout.write(f"{CLEAR}   [{done:<{cells}}] {figures}")
             sys.stdout.flush()
 
     def result(self, result: Result) -> None:
@@ -93,8 +97,8 @@ class Text:
         else:
             say(f"{clear}   way     {client} -> {server}")
         say(f"   client  {result.seen.text}")
-        counted = [f"{count:>4} x {rule}" for rule, count in result.rules.items()]
-        say("\n           ".join([f"   rules   {counted[0] if counted else 'none counted a packet'}", *counted[1:]]))
+        counted = [f"{rule!r} saw {_packets(count)}" for rule, count in result.rules.items() if rule.startswith(DECIDING)]
+        say("\n           ".join([f"   rules   {counted[0] if counted else 'none that captures saw a packet'}", *counted[1:]]))
         if record:
             moved = record["bytes_sent"] + record["bytes_received"]
             speed = f", {_speed(moved, record['duration_ms'] / 1000)}" if moved > 1 << 20 else ""
@@ -111,29 +115,33 @@ class Text:
             say(f"  {packets:>8}  {rule}")
         say(
             self._in(BOLD, "\n$ relay-sidecar stats")
-            + self._in(DIM, "   its listeners, with the connections by which `rules apply` probed")
+            + self._in(DIM, "   its listeners; the connections that ended otherwise are the probes of `rules apply`")
         )
         for listener in stats["listeners"]:
             moved = f"{human_bytes(listener['bytes_sent'])} sent, {human_bytes(listener['bytes_received'])} received"
             closed = ", ".join(f"{reason} {count}" for reason, count in listener["closed"].items())
             say(f"  {listener['name']:<8}  {listener['opened']} flows, {moved}: {closed}")
 
-    def end(self, results: Iterable[Result], seconds: float) -> None:
+    def end(self, results: Iterable[Result], seconds: float, *, kept: bool) -> None:
         wrong = [result.scene.title for result in results if not result.fine]
         if wrong:
             say(self._in(RED, f"\nnot as it should be: {'; '.join(wrong)}"))
         else:
-            say(f"\nAll as it should be, in {seconds:.1f} s.")
+            more = "" if kept else f" Nothing is left of it; `{_program()} demo --keep` leaves it for playing."
+            say(f"\nAll as it should be, in {seconds:.1f} s.{more}")
 
-    def kept(self, pid: int) -> None:
+    def kept(self, pid: int, enter: str) -> None:
         program = _program()
-        say(f"Kept: the hosts, the relay, its rules. Process {pid} holds them all.")
-        say(f"  nsenter -t {pid} -a    a shell on the host app; in it, for instance:")
-        say("    ip netns exec client curl -s http://10.1.0.2:8080/")
-        say(f"    {program} stats")
-        say(f"    {program} rules status --config {CONFIG}")
-        say(f"    tail -f {LOG}")
-        say(f"  kill {pid}             takes everything away")
+        say(f"Kept: the hosts, the relay, its rules. Process {pid} holds them all. A shell on the host app:")
+        say(f"  {enter}")
+        say("and in it, for instance:")
+        say(f"  curl -s http://{OUTBOUND['server'].v4}/      # from the server; /1000000 is a million bytes, port 81 is closed")
+        say(f"  ip netns exec client curl -s http://{INBOUND['app'].v4}:8080/")
+        say(f"  tail -f {LOG}")
+        say(f"  {program} stats")
+        say(f"  {program} rules status --config {CONFIG}")
+        say("This takes everything away:")
+        say(f"  kill {pid}")
 
     def _in(self, colour: str, text: str) -> str:
         return f"{colour}{text}{PLAIN}" if self._colours else text
@@ -161,11 +169,11 @@ class Json:
     def counters(self, counted: Mapping[str, int], stats: Mapping[str, Any]) -> None:
         _tell("counters", rules=counted, stats=stats)
 
-    def end(self, results: Iterable[Result], seconds: float) -> None:
+    def end(self, results: Iterable[Result], seconds: float, *, kept: bool) -> None:
         _tell("end", fine=all(result.fine for result in results), seconds=round(seconds, 3))
 
-    def kept(self, pid: int) -> None:
-        _tell("kept", pid=pid)
+    def kept(self, pid: int, enter: str) -> None:
+        _tell("kept", pid=pid, enter=enter)
 
 
 def _tell(event: str, **facts: object) -> None:
@@ -182,6 +190,10 @@ def _program() -> str:
 
 def _host(name: str) -> str:
     return name.rpartition(":")[0].strip("[]")
+
+
+def _packets(count: int) -> str:
+    return "1 packet" if count == 1 else f"{count} packets"
 
 
 def _speed(count: int, seconds: float) -> str:

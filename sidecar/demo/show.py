@@ -30,7 +30,7 @@ def demo(arguments: Namespace) -> int:
     """The exit status; 128 and the number of the signal that ended it."""
     screen: Screen = Json() if arguments.json else Text()
     wake = wake_by_ending()
-    leave_for_it()
+    enter = leave_for_it()
     words, word = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -45,7 +45,7 @@ def demo(arguments: Namespace) -> int:
         sys.stderr.write(f"\n{signal.Signals(number).name}: the demo is gone, and all that it had made\n")
         return 128 + number
     if status := os.read(words, 1):
-        screen.kept(pid)
+        screen.kept(pid, f"nsenter -t {pid} {enter}")
         return status[0]
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
@@ -65,6 +65,8 @@ def _show(arguments: Namespace, screen: Screen, word: int) -> NoReturn:
     except RelayError as error:
         sys.stderr.write(f"{error}\n")
         status = error.exit_status
+    except SystemExit:  # whoever reads what we print has gone
+        pass
     except BaseException:
         traceback.print_exc()
     finally:
@@ -89,7 +91,7 @@ def _perform(arguments: Namespace, screen: Screen) -> int:
         screen.result(results[-1])
     screen.counters(stage.counted(), relay.stats())
     ended = 0 if arguments.keep else relay.stop()
-    screen.end(results, time.monotonic() - begun)
+    screen.end(results, time.monotonic() - begun, kept=arguments.keep)
     return 0 if ended == 0 and all(result.fine for result in results) else FAILED
 
 

@@ -254,13 +254,16 @@ class Relay:
             self._report.refuse("reload", error.problems)
             raise
         changes = compare(self._config, fresh)
+        if self._started.companion:  # the rules are those that it guards, until its relay is started again
+            changes = changes._replace(restart=[*changes.restart, *changes.rules], rules=[])
         self._config = with_live_keys(self._config, fresh)
         self._report.configure(self._config.log)
         self._configure_engine()
         for problem in fresh.warnings:
             self._report.warn(problem)
         self._report.record("warn" if changes.restart or changes.rules else "info", "reload", **changes._asdict())
-        self._started.rules.expect(fresh)
+        if not self._started.companion:
+            self._started.rules.expect(fresh)
         return changes
 
     def _configure_engine(self) -> None:

@@ -13,11 +13,17 @@ from sidecar.errors import NO_PRIVILEGE
 from sidecar.rules import routes
 from sidecar.rules.change import Situation, Wanted, compare, foreign, present, wanted
 from sidecar.rules.held import Line
-from sidecar.rules.keeper import holder
+from sidecar.rules.keeper import CHANGING, CONFIRMING, GUARDING, holder
 from sidecar.rules.programs import ProgramFailed
 
 TRIES = 20
 TRY_AGAIN_SECONDS = 0.1
+
+KEEPING = {
+    CHANGING: "another process is changing them",
+    CONFIRMING: "they wait for `rules confirm`, and go back in {seconds_left} s",
+    GUARDING: "another process guards them",
+}
 
 Facts = Mapping[str, Any]
 
@@ -70,8 +76,7 @@ def page(facts: Facts) -> str:
     """The same as text."""
     lines = [f"rules {facts['state']} ({facts['backend']}, plan {facts['digest']})"]
     if facts["keeper"]:
-        left = f", {facts['keeper']['seconds_left']} s left" if facts["keeper"]["seconds_left"] else ""
-        lines.append(f"another process is {facts['keeper']['state']} them{left}")
+        lines.append(KEEPING[facts["keeper"]["state"]].format(**facts["keeper"]))
     lines += facts["foreign"]
     if facts["differences"]:
         lines += ["`rules apply` would change:", *facts["differences"]]

@@ -52,4 +52,4 @@ def test_who_may_change_rules_is_believed() -> None:
     with made() as pod:
         pod.configure()
         found = asked(pod, [*ALONE, *WITH], status=1)  # missing, which it is
-        assert "another process is guarding them" in found.stdout
+        assert "another process guards them" in found.stdout

@@ -16,6 +16,7 @@ from tests.support.network import POD_TO_SERVER, SERVER, V4, Network
 from tests.support.path import Path as Way
 from tests.support.relay import UID, Relay
 from tests.support.rule_commands import captures, tables
+from tests.support.toml import to_toml
 
 APP_PORT = 8080
 
@@ -129,3 +130,17 @@ def test_rules_that_cannot_be_are_told_before_the_start(network: Network) -> Non
     with guarded(network, "tproxy", {"backend": "iptables", "on_failure": "reset"}) as relay:
         assert relay.exit_status() == 78
         assert "rules.on_failure" in relay.messages.rest()[-1]
+
+
+def test_its_rules_change_with_a_restart(network: Network) -> None:
+    """The relay would call its own rules those of another configuration, and name a way to mend them that it refuses itself."""
+    with guarded(network, "redirect") as relay:
+        relay.await_ready()
+        relay.write_config(to_toml({**relay.config, "rules": {**relay.config["rules"], "outbound_ports": [8080]}}))
+        relay.signal(signal.SIGHUP)
+        (reload,) = relay.await_records(1, event="reload")
+        assert (reload["restart"], reload["rules"]) == (["rules.outbound_ports"], [])
+        relay.signal(signal.SIGTERM)
+        assert relay.exit_status() == 0
+        relay.records.rest()
+        assert [record for record in relay.records.all() if record["event"] in ("rules", "warning")] == []
