@@ -77,7 +77,7 @@ build: build/variant-$(BUILD) ## compile the engine in place (BUILD=release, deb
 
 build/variant-$(BUILD): $(VENV)/ready setup.py $(wildcard relaycore/*.pyx relaycore/*.pxd tests/unit/*.pyx)
 	mkdir -p build
-	RELAY_BUILD=$(BUILD) RELAY_PROBE=1 $(BIN)/python setup.py -q build_ext --inplace --force 2>&1 | tee build/warnings.txt
+	RELAY_BUILD=$(BUILD) RELAY_PROBE=1 $(BIN)/python setup.py -q build_ext --inplace --force --build-lib build/inplace 2>&1 | tee build/warnings.txt
 	! grep -q 'warning:' build/warnings.txt
 	rm -f build/variant-*
 	touch $@

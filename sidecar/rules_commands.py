@@ -4,6 +4,7 @@ Owns: the flags of these commands and their stdout, as text or JSON. What only o
 Never here: a rule, or a change of one (sidecar.rules).
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 from sidecar.commands import say
 from sidecar.config import Config, Flags, load_config
 from sidecar.config.kinds import duration, write_duration
-from sidecar.errors import FAILED, NO_PRIVILEGE, Problem, RelayError
+from sidecar.errors import FAILED, Problem, RelayError
 from sidecar.flags import EXIT_STATUS, Arguments, Command, Parser, config_option, json_option, of_kind, option, ports_option
 
 DIFFERS = 3  # of plan --exit-code
@@ -85,6 +86,7 @@ def remove(arguments: Arguments) -> int:
     """Take everything away that is ours."""
     from sidecar.rules.apply import remove as remove_rules
 
+    _believe_relay(arguments)
     _enter(arguments)
     before = remove_rules()
     gone = [place for holding in before.held.values() for place in holding.places]
@@ -123,13 +125,9 @@ def rollback(arguments: Arguments) -> int:
 def _answer(arguments: Arguments, word: str, wanted: str, told: str) -> int:
     from sidecar.rules.keeper import ask
 
+    _believe_relay(arguments)
     _enter(arguments)
     answer = ask(word)
-    if answer and answer.startswith("refused"):
-        found = "one that belongs to another user"
-        raise RelayError(
-            Problem("rules", "a change of root or of this user", found, "run it as root"), exit_status=NO_PRIVILEGE
-        )
     if answer != wanted:
         found = f"one that is {answer.split()[0]}" if answer else "none"
         step = "`rules apply --confirm 30s` begins one"
@@ -181,10 +179,21 @@ def _show_applied(arguments: Arguments, done: Any, seconds: float) -> None:
 
 
 def _config(arguments: Arguments) -> Config:
+    from sidecar.rules.keeper import believe
+
     config = load_config(Flags(config=arguments.config or "", ports=arguments.ports or ()), os.environ)
+    believe(config.relay.user.id)
     for problem in config.warnings:
         sys.stderr.write(f"warning: {problem}\n")
     return config
+
+
+def _believe_relay(arguments: Arguments) -> None:
+    """The user of the file, for commands that have to work without a valid one."""
+    from sidecar.rules.keeper import believe
+
+    with contextlib.suppress(RelayError):
+        believe(load_config(Flags(config=arguments.config or ""), os.environ).relay.user.id)
 
 
 def _enter(arguments: Arguments) -> None:
@@ -207,6 +216,11 @@ def _place_options(parser: Parser) -> None:
         metavar="PATH",
     )
     json_option(parser)
+
+
+def _keeper_options(parser: Parser) -> None:
+    config_option(parser, "the TOML file, read only for relay.user, whose relay may guard the rules")
+    _place_options(parser)
 
 
 def _config_options(parser: Parser) -> None:
@@ -283,19 +297,19 @@ RULES = {
         apply,
     ),
     "confirm": Command(
-        "keep what `apply --confirm` applied", "The rules stay; the process that waited ends.", _place_options, confirm
+        "keep what `apply --confirm` applied", "The rules stay; the process that waited ends.", _keeper_options, confirm
     ),
     "rollback": Command(
         "go back to before `apply --confirm`",
         "The rules of before come back now, not at the end of the time.",
-        _place_options,
+        _keeper_options,
         rollback,
     ),
     "remove": Command(
         "take the rules away",
         "Remove everything that apply put here, by whatever back end, and end a guard or a wait for\n"
         "confirmation. Captured connections that live are cut or stall: drain the relay first.",
-        _place_options,
+        _keeper_options,
         remove,
     ),
     "status": Command(

@@ -19,6 +19,8 @@ apt-get update -qq
 policy=/usr/sbin/policy-rc.d
 if [ ! -e $policy ]; then
 	trap 'rm -f $policy' EXIT
+	trap 'exit 130' INT # or dash would run no trap at all
+	trap 'exit 143' TERM HUP
 	printf '#!/bin/sh\nexit 101\n' >$policy
 	chmod +x $policy
 fi

@@ -53,7 +53,14 @@ def leave_for_it() -> str:
         return "-U --preserve-credentials -m -n -p" if leave_machine() else "-m -n -p"
     except OSError as error:
         expected = "namespaces of its own, for root or in a user namespace"
-        raise RelayError(Problem("demo", expected, reason(error), "run it as root")) from None
+        step = "run it as root" if os.geteuid() else "run it outside of this container, or where user namespaces are allowed"
+        raise RelayError(Problem("demo", expected, reason(error), step)) from None
+
+
+def check_place(path: str) -> None:
+    """RelayError for a program that could not be seen any more: the demo has a /run of its own."""
+    if Path(path).resolve().is_relative_to(RUN):
+        raise RelayError(Problem("demo", f"a program outside of {RUN}", path, "install it elsewhere"))
 
 
 class Machine:
@@ -62,13 +69,11 @@ class Machine:
     def __init__(self) -> None:
         _mount("--make-rprivate", "/")
         _mount("-t", "proc", "proc", "/proc")
-        _mount("-t", "tmpfs", "-o", "mode=755", "relay-sidecar", str(RUN))
+        _mount("-t", "tmpfs", "-o", "mode=755,size=64m", "relay-sidecar", str(RUN))
         NAMES.mkdir()
         for host in HOSTS:
             self._make(host)
-        self.families = [socket.AF_INET]
-        if Path("/proc/net/if_inet6").exists():
-            self.families.append(socket.AF_INET6)
+        self.families = [socket.AF_INET, *([socket.AF_INET6] if _has_ipv6() else [])]
         for link in LINKS:
             self._join(*link)
         for host, gateway in (("client", INBOUND["app"]), ("app", OUTBOUND["server"])):
@@ -105,6 +110,12 @@ class Machine:
         os.close(namespace)
 
 
+def _has_ipv6() -> bool:
+    """Whether interfaces of a new namespace get it; it may be there and switched off."""
+    switches = [Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6") for name in ("all", "default")]
+    return all(switch.exists() and switch.read_text().strip() == "0" for switch in switches)
+
+
 def _path(host: str) -> str:
     return str(NAMES / host)
 
@@ -112,7 +123,8 @@ def _path(host: str) -> str:
 def _mount(*arguments: str) -> None:
     if shutil.which("mount") is None:
         raise RelayError(Problem("mount", "the program in PATH", "none", "apt-get install mount"))
-    done = subprocess.run(["mount", *arguments], capture_output=True, text=True, check=False)
+    # Without -n it makes /run/mount for itself, on the machine.
+    done = subprocess.run(["mount", "-n", *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         step = "run it as root, outside of a container that restricts mounts"
         raise RelayError(Problem("demo", f"mount {' '.join(arguments)}", done.stderr.strip(), step))

@@ -4,8 +4,8 @@ Owns: their few lines of protocol, and the look at every byte that arrives.
 Never here: a host (machine), a word on the screen.
 """
 
-import contextlib
 import os
+import signal
 import socket
 from collections.abc import Callable
 from typing import Final
@@ -16,6 +16,7 @@ HEAD: Final = b"HTTP/1.0 200 OK\r\nContent-Type: text/html\r\nContent-Length: %d
 PAGE: Final = b"<h1>It works</h1>\n"
 READ_BYTES: Final = 65536
 BACKLOG: Final = 64
+PATIENCE_SECONDS: Final = 20.0  # with a client that says nothing
 
 PAGE_PORT, DOWNLOAD_PORT, COUNT_PORT = 8080, 80, 7000
 CLOSED_PORT, CLOSED_APP_PORT = 81, 9999
@@ -24,17 +25,21 @@ Answer = Callable[[socket.socket], None]
 
 
 def serve(port: int, family: int, answer: Answer) -> None:
-    """A forked process answers connections to this port of this host, one after the other, until the demo ends."""
+    """A forked process answers connections to this port of this host, each in a process of its own, until the demo ends."""
     listener = socket.create_server(("", port), family=family, backlog=BACKLOG, dualstack_ipv6=family == socket.AF_INET6)
     with listener:
         if os.fork():
             return
         try:
             silence()  # with --keep we live longer than whoever reads what the demo prints
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
             while True:
                 client, _ = listener.accept()
-                with client, contextlib.suppress(OSError):
-                    answer(client)
+                with client:
+                    if os.fork() == 0:
+                        client.settimeout(PATIENCE_SECONDS)
+                        answer(client)
+                        os._exit(0)
         finally:
             os._exit(1)
 
@@ -63,8 +68,9 @@ def give_page(client: socket.socket) -> None:
 
 
 def count_bytes(client: socket.socket) -> None:
-    """What comes is counted until its end, and only then answered."""
-    client.sendall(b"%d" % sum(len(data) for data in iter(lambda: client.recv(READ_BYTES), b"")))
+    """What comes is looked at and counted until its end, and only then answered."""
+    total = _matching(client, lambda _: None)
+    client.sendall(b"%d" % total)
 
 
 def read_page(sock: socket.socket) -> bytes:
@@ -79,6 +85,11 @@ def download(sock: socket.socket, size: int, moved: Callable[[int], None]) -> in
     head = HEAD % size
     if sock.recv(len(head), socket.MSG_WAITALL) != head:
         raise ValueError("the head of the answer is not the one that was sent")
+    return _matching(sock, moved)
+
+
+def _matching(sock: socket.socket, moved: Callable[[int], None]) -> int:
+    """How many bytes came until the end; ValueError for one that was not sent."""
     block = bytearray(len(BLOCK))
     view = memoryview(block)
     total = filled = 0

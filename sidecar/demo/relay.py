@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import sidecar
 from sidecar.demo.machine import RUN, Machine
-from sidecar.errors import FAILED, Problem, RelayError
+from sidecar.errors import Problem, RelayError
 from sidecar.users import is_mapped
 
 HOME: Final = RUN / "relay-demo"
@@ -22,7 +22,11 @@ CONFIG: Final = HOME / "relay.toml"
 LOG: Final = HOME / "relay.log"
 MESSAGES: Final = HOME / "messages"
 PROGRAM: Final = (sys.executable, "-m", "sidecar")
-CONFIGURING: Final = ("RELAY_CONFIG", "LOG_LEVEL", "LOG_FORMAT", "TARGET_ADDR")
+# Of the environment: what would configure the relay otherwise, or let it speak to whoever started us.
+NOT_FOR_IT: Final = (
+    *("RELAY_CONFIG", "LOG_LEVEL", "LOG_FORMAT", "TARGET_ADDR"),
+    *("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID"),
+)
 RELAY_USER: Final = 1337
 SECONDS: Final = 20.0  # the limit for a command or a record, which take a fraction of one
 LOOK_SECONDS: Final = 0.005
@@ -60,14 +64,19 @@ class Relay:
         return "\n".join([*lines, "[log]", 'format = "json"', ""])
 
     def wait(self) -> str:
-        """Until it takes connections, or has ended: then its messages are the error."""
+        """Until it takes connections."""
         for _ in range(TRIES):
             with contextlib.suppress(RelayError):
                 return self.run("wait", "--timeout", "1s")
-            if self._process.poll() is not None:
-                break
-        said = MESSAGES.read_text().strip() or "none, and no messages"
-        raise RelayError(Problem("demo: the relay", "one that is ready", said), exit_status=self._process.returncode or FAILED)
+            self._check()
+        raise RelayError(Problem("demo: the relay", "one that is ready", said_last()))
+
+    def _check(self) -> None:
+        """RelayError when it has ended."""
+        status = self._process.poll()
+        if status is not None:
+            found = f"exit status {status}; {said_last()}"
+            raise RelayError(Problem("demo: the relay", "one that runs", found))
 
     def stop(self) -> int:
         """Drain; its exit status."""
@@ -112,6 +121,7 @@ class Relay:
                     return record
             if time.monotonic() >= end:
                 return None
+            self._check()
             time.sleep(LOOK_SECONDS)
 
     def _records(self) -> list[Facts]:
@@ -124,8 +134,17 @@ class Relay:
         return [json.loads(line) for line in whole]
 
 
+def said_last() -> str:
+    """The relay's last message."""
+    return next(filter(None, reversed(MESSAGES.read_text().splitlines())), "it said nothing")
+
+
+def package() -> str:
+    """Where this very package lies."""
+    return os.path.dirname(os.path.dirname(os.path.abspath(sidecar.__file__)))
+
+
 def _environment() -> dict[str, str]:
-    """Ours, without what would configure the relay otherwise, and with this very package, wherever it lies."""
-    package = os.path.dirname(os.path.dirname(os.path.abspath(sidecar.__file__)))
-    path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
-    return {**{name: value for name, value in os.environ.items() if name not in CONFIGURING}, "PYTHONPATH": path}
+    """Ours, with this very package, wherever it lies."""
+    path = os.pathsep.join(filter(None, (package(), os.environ.get("PYTHONPATH"))))
+    return {**{name: value for name, value in os.environ.items() if name not in NOT_FOR_IT}, "PYTHONPATH": path}

@@ -31,6 +31,7 @@ from sidecar.demo.peers import (
 from sidecar.demo.relay import SECONDS, Relay
 from sidecar.report.tables import human_bytes
 
+CAPTURING: Final = "bound: to "  # so it says in the rules that bring a connection to a listener
 UPLOAD_BYTES: Final = 5_000_000
 RECORD_SECONDS: Final = 5.0  # the relay writes records a few times a second
 
@@ -80,8 +81,15 @@ class Result(NamedTuple):
     rules: Mapping[str, int]  # which of them saw how many more packets
 
     @property
+    def reason_is_right(self) -> bool:
+        """Whether the relay says that it ended as it had to, and of what is not captured says nothing."""
+        captured = any(CAPTURING in rule for rule in self.rules)
+        return (self.record["reason"] if self.record else None) == self.scene.reason and captured == bool(self.scene.reason)
+
+    @property
     def fine(self) -> bool:
-        return self.seen.fine and (self.record["reason"] if self.record else None) == self.scene.reason
+        """Whether all is as it should be."""
+        return self.seen.fine and self.reason_is_right
 
 
 def _page(talk: Talk) -> Seen:

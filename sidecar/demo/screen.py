@@ -96,7 +96,7 @@ class Text:
             say(f"{clear}   way     {client} -> relay :{port} -> {server}")
         else:
             say(f"{clear}   way     {client} -> {server}")
-        say(f"   client  {result.seen.text}")
+        say(f"   client  {result.seen.text if result.seen.fine else self._in(RED, f'NOT AS IT SHOULD BE: {result.seen.text}')}")
         counted = [f"{rule!r} saw {_packets(count)}" for rule, count in result.rules.items() if rule.startswith(DECIDING)]
         say("\n           ".join([f"   rules   {counted[0] if counted else 'none that captures saw a packet'}", *counted[1:]]))
         if record:
@@ -106,7 +106,7 @@ class Text:
             say(f"   record  flow {record['flow']}: {figures}, {record['duration_ms']:.1f} ms{speed}, lane {record['lane']}")
         reason = record["reason"] if record else NO_RECORD
         expected = f"NOT AS IT SHOULD BE, expected {result.scene.reason or NO_RECORD}"
-        word = self._in(GREEN, "as it should be") if result.fine else self._in(RED, expected)
+        word = self._in(GREEN, "as it should be") if result.reason_is_right else self._in(RED, expected)
         say(f"   reason  {reason}: {word}")
 
     def counters(self, counted: Mapping[str, int], stats: Mapping[str, Any]) -> None:
@@ -134,9 +134,9 @@ class Text:
         program = _program()
         say(f"Kept: the hosts, the relay, its rules. Process {pid} holds them all. A shell on the host app:")
         say(f"  {enter}")
-        say("and in it, for instance:")
-        say(f"  curl -s http://{OUTBOUND['server'].v4}/      # from the server; /1000000 is a million bytes, port 81 is closed")
-        say(f"  ip netns exec client curl -s http://{INBOUND['app'].v4}:8080/")
+        say("and in it, for instance (/1000000 is a million bytes; port 81 of the server is closed):")
+        say(f"  curl -s --noproxy '*' http://{OUTBOUND['server'].v4}/")
+        say(f"  ip netns exec client curl -s --noproxy '*' http://{INBOUND['app'].v4}:8080/")
         say(f"  tail -f {LOG}")
         say(f"  {program} stats")
         say(f"  {program} rules status --config {CONFIG}")

@@ -10,29 +10,36 @@ import contextlib
 import os
 import select
 import signal
+import subprocess
 import sys
 import time
 import traceback
 from argparse import Namespace
 from typing import NoReturn
 
-from sidecar.demo.machine import Machine, leave_for_it
+from sidecar.demo.machine import Machine, check_place, leave_for_it
 from sidecar.demo.peers import silence
-from sidecar.demo.relay import CONFIG, Relay
+from sidecar.demo.relay import CONFIG, Relay, package
 from sidecar.demo.scenes import Stage
 from sidecar.demo.screen import Json, Screen, Text
-from sidecar.errors import FAILED, RelayError
+from sidecar.errors import FAILED, Problem, RelayError, reason
 from sidecar.privileges import die_with, outlive_parent
 from sidecar.wakeup import ENDING, wake_by_ending
 
 
 def demo(arguments: Namespace) -> int:
     """The exit status; 128 and the number of the signal that ended it."""
+    for path in (package(), sys.executable):
+        check_place(path)
     screen: Screen = Json() if arguments.json else Text()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # whoever started us may ignore it, and nobody could be waited for
     wake = wake_by_ending()
     enter = leave_for_it()
     words, word = os.pipe()
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError as error:
+        raise RelayError(Problem("demo", "one more process", reason(error), "see ulimit -u")) from None
     if pid == 0:
         os.close(words)
         _show(arguments, screen, word)
@@ -58,6 +65,8 @@ def _show(arguments: Namespace, screen: Screen, word: int) -> NoReturn:
         for number in ENDING:
             signal.signal(number, signal.SIG_DFL)  # the kernel sends none of them to the first process of a namespace
         die_with(0)
+        if _is_alone(word):
+            os._exit(status)
         os.setsid()  # Ctrl-C is for the parent
         status = _perform(arguments, screen)
         if arguments.keep:
@@ -67,12 +76,21 @@ def _show(arguments: Namespace, screen: Screen, word: int) -> NoReturn:
         status = error.exit_status
     except SystemExit:  # whoever reads what we print has gone
         pass
+    except (OSError, subprocess.TimeoutExpired) as error:
+        sys.stderr.write(f"{Problem('demo', 'a machine of its own', str(error))}\n")
     except BaseException:
         traceback.print_exc()
     finally:
         with contextlib.suppress(OSError):
             sys.stdout.flush()
         os._exit(status)
+
+
+def _is_alone(word: int) -> bool:
+    """Whether the parent died before we promised to die with it: nobody reads the pipe then."""
+    poll = select.poll()
+    poll.register(word, 0)
+    return bool(poll.poll(0))
 
 
 def _perform(arguments: Namespace, screen: Screen) -> int:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from sidecar.errors import Problem, RelayError
+from sidecar.errors import NO_PRIVILEGE, Problem, RelayError
 from sidecar.rules import programs
 
 ADDRESS = "\0relay-sidecar/rules"
@@ -27,6 +27,8 @@ LOCK_SECONDS = 30.0  # how long a change waits for others, each of which takes a
 LOCK_POLL_SECONDS = 0.02
 WORD_BYTES = 256
 CREDENTIALS = struct.Struct("3i")  # ucred: pid, uid, gid
+
+_believed = {0}
 
 REFUSED = b"refused: it belongs to another user"
 RELEASED = b"r"  # by `rules remove`, which then does it itself
@@ -229,11 +231,17 @@ def ask(word: str) -> str | None:
         try:
             client.connect(ADDRESS)
             pid, uid, _ = _credentials(client)
-            if not _may_be_believed(pid, uid):
+            if uid not in _believed and uid != os.geteuid():
                 found = f"pid {pid} of user {uid}, which holds its address"
-                raise RelayError(Problem("keeper", "a keeper that may change rules", found, "end that process"))
+                step = "end that process; if it guards rules for a relay, name its file with --config"
+                raise RelayError(Problem("keeper", "a keeper of root, of this user or of relay.user", found, step))
             client.sendall(word.encode())
-            return client.recv(WORD_BYTES).decode()
+            answer = client.recv(WORD_BYTES)
+            if answer == REFUSED:
+                step, found = "run it as root", "one that belongs to another user"
+                problem = Problem("rules", "a change of root or of this user", found, step)
+                raise RelayError(problem, exit_status=NO_PRIVILEGE)
+            return answer.decode("ascii", "replace")
         except (ConnectionRefusedError, ConnectionResetError, BrokenPipeError):  # there is none, or it has just ended
             return None
         except BlockingIOError:  # too many are waiting for it already
@@ -246,15 +254,12 @@ def ask(word: str) -> str | None:
             raise RelayError(Problem("keeper", f"an answer to {word}", str(error))) from None
 
 
-def _may_be_believed(pid: int, uid: int) -> bool:
-    """Root, this user, or who can change rules anyway: the keeper of a relay that was started with the capability alone."""
-    if uid in (0, os.geteuid()):
-        return True
-    try:  # a user namespace of one's own is full of capabilities that are worth nothing here
-        here = os.path.samefile(f"/proc/{pid}/ns/user", "/proc/self/ns/user")
-        return here and programs.holds(programs.CAP_NET_ADMIN, str(pid))
-    except OSError:  # it has ended, or is not ours to see
-        return False
+def believe(uid: int) -> None:
+    """From now on also this user's keepers, besides root's and our own: the relay's, whose companion may guard the rules.
+
+    What a stranger's process may do now tells nothing: it can have run su(1) since it took the address.
+    """
+    _believed.add(uid)
 
 
 def holder() -> Holder | None:
@@ -262,7 +267,9 @@ def holder() -> Holder | None:
     answer = ask("who")
     if not answer:
         return None
-    state, left = answer.split()
+    state, _, left = answer.partition(" ")
+    if state not in (CHANGING, CONFIRMING, GUARDING) or not left.isdecimal():
+        raise RelayError(Problem("keeper", "an answer of this version's", repr(answer), "end what holds its address"))
     return Holder(state, int(left))
 
 

@@ -76,9 +76,9 @@ def run(name: str, arguments: Sequence[str], stdin: str = "", *, seconds: float 
     return done.stdout
 
 
-def holds(capabilities: int, pid: str = "self") -> bool:
-    """Whether we, and so our programs, hold all of them; or another process does."""
-    with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
+def holds(capabilities: int) -> bool:
+    """Whether we, and so our programs, hold all of them."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
         effective = next((line.split()[1] for line in file if line.startswith("CapEff:")), "0")
     return int(effective, 16) & capabilities == capabilities
 
