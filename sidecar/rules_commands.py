@@ -67,6 +67,7 @@ def plan(arguments: Arguments) -> int:
 def apply(arguments: Arguments) -> int:
     """Apply, look, probe; then leave, wait for a confirmation, or stay as a guard."""
     from sidecar.rules.apply import apply as apply_rules
+    from sidecar.rules.apply import facts, page
     from sidecar.rules.guard import Guard
 
     _enter(arguments)
@@ -78,7 +79,11 @@ def apply(arguments: Arguments) -> int:
         done = apply_rules(config, probe=not arguments.no_probe, after=lambda keeper: keeper.await_confirmation(seconds))
     else:
         done = apply_rules(config, probe=not arguments.no_probe)
-    _show_applied(arguments, done, seconds)
+    if arguments.json:
+        _say_json({**facts(done), "confirm_within_s": seconds or None})
+    else:
+        more = f"\nthey go back in {write_duration(round(seconds * 1000))} unless `relay-sidecar rules confirm` comes"
+        say(page(done) + (more if seconds else ""))
     return 0
 
 
@@ -151,31 +156,6 @@ def _words(name: str, value: object) -> str:
     if isinstance(value, list):
         return "; ".join(map(str, value))
     return f"{value} {name}" if isinstance(value, int) else str(value)
-
-
-def _show_applied(arguments: Arguments, done: Any, seconds: float) -> None:
-    """What was changed, and how it was seen to work."""
-    from sidecar.rules.apply import family_name, words
-
-    outcomes = [
-        {
-            "direction": outcome.trial.direction,
-            "capture": outcome.trial.capture,
-            "family": family_name(outcome.trial),
-            "verdict": outcome.verdict,
-            "detail": outcome.detail,
-        }
-        for outcome in done.outcomes
-    ]
-    if arguments.json:
-        facts = {"backend": done.backend, "changes": list(done.changes), "probes": outcomes}
-        _say_json({**facts, "confirm_within_s": seconds or None})
-        return
-    lines = [f"rules {'applied' if done.changes else 'as planned already'} ({done.backend})"]
-    lines += [f"  {words(outcome)}" for outcome in done.outcomes]
-    if seconds:
-        lines.append(f"they go back in {write_duration(round(seconds * 1000))} unless `relay-sidecar rules confirm` comes")
-    say("\n".join(lines))
 
 
 def _config(arguments: Arguments) -> Config:

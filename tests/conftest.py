@@ -18,6 +18,9 @@ SECONDS_LONG = 900
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) == signal.SIG_IGN:  # a runner in the background would hand that down to every relay
+            signal.signal(number, signal.SIG_DFL)
     config.addinivalue_line("markers", "long: takes more than a minute; run by `make test-all`")
 
 

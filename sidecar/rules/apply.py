@@ -4,7 +4,7 @@ Owns: that order, and what is told of it. Never here: a rule (plan), a step of t
 """
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from sidecar.config import Config
@@ -102,6 +102,24 @@ def words(outcome: Outcome) -> str:
     """What came of a probe, as a line."""
     trial = outcome.trial
     return f"{trial.direction} {trial.capture} {family_name(trial)}: {outcome.verdict}: {outcome.detail}"
+
+
+def facts(done: Applied) -> Mapping[str, object]:
+    """Everything that `rules apply` tells."""
+    probes = [
+        {
+            **{"direction": outcome.trial.direction, "capture": outcome.trial.capture, "family": family_name(outcome.trial)},
+            **{"verdict": outcome.verdict, "detail": outcome.detail},
+        }
+        for outcome in done.outcomes
+    ]
+    return {"backend": done.backend, "changes": list(done.changes), "probes": probes}
+
+
+def page(done: Applied) -> str:
+    """The same as text; what was changed, `rules plan` tells before."""
+    first = f"rules {'applied' if done.changes else 'as planned already'} ({done.backend})"
+    return "\n".join([first, *(f"  {words(outcome)}" for outcome in done.outcomes)])
 
 
 def _evaluated(outcome: Outcome) -> Outcome:
