@@ -51,7 +51,7 @@ test-here: build lint
 
 test-all-here: build
 	@tools/packages.sh "make test-all" $$(grep -hv '^#' tests/support/debian-packages-long.txt)
-	$(PYTEST) -n 2 -m long tests
+	$(PYTEST) -n 2 --dist worksteal -m long tests
 	$(MAKE) --no-print-directory debug asan ubsan
 
 wheel: $(VENV)/ready ## dist/: the wheel and the source distribution

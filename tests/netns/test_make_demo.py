@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -45,8 +46,9 @@ def test_make_demo(namespace: Namespace, tmp_path: Path, who: int) -> None:
     """The first command of the README would fail, or leave something where it was tried."""
     checkout = tmp_path / "checkout"
     copy_tree(checkout)
-    for folder in (tmp_path, *tmp_path.parents[:2]):  # pytest closes them to others
-        folder.chmod(0o755)
+    below = tmp_path.relative_to(tempfile.gettempdir())
+    for folder in (below, *below.parents[:-1]):  # pytest closes them to others
+        (tempfile.gettempdir() / folder).chmod(0o755)
     for path in (checkout, *checkout.rglob("*")):
         os.chown(path, who, who)
     before = launcher(who) if who else []
