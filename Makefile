@@ -63,7 +63,7 @@ lint: build ## ruff, mypy, stubtest, cython-lint, codespell
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PYTHONPATH=. $(BIN)/stubtest --ignore-missing-stub relaycore._engine
-	PATH=$(BIN):$$PATH $(BIN)/cython-lint relaycore tests/unit
+	PATH=$(BIN):$$PATH $(BIN)/cython-lint relaycore tests/unit benchmarks
 	$(BIN)/codespell
 
 packages: # what a fresh machine lacks
@@ -75,7 +75,7 @@ $(VENV)/ready: pyproject.toml | packages
 
 build: build/variant-$(BUILD) ## compile the engine in place (BUILD=release, debug, asan or ubsan)
 
-build/variant-$(BUILD): $(VENV)/ready setup.py $(wildcard relaycore/*.pyx relaycore/*.pxd tests/unit/*.pyx)
+build/variant-$(BUILD): $(VENV)/ready setup.py $(wildcard relaycore/*.pyx relaycore/*.pxd tests/unit/*.pyx benchmarks/*.pyx benchmarks/*.pxd)
 	mkdir -p build
 	RELAY_BUILD=$(BUILD) RELAY_PROBE=1 $(BIN)/python setup.py -q build_ext --inplace --force --build-lib build/inplace 2>&1 | tee build/warnings.txt
 	! grep -q 'warning:' build/warnings.txt
@@ -102,4 +102,4 @@ ubsan: ## the same under the undefined-behaviour sanitizer
 	$(MAKE) --no-print-directory build
 
 clean: ## what was built; the environment stays
-	rm -rf build relaycore/*.so
+	rm -rf build relaycore/*.so benchmarks/*.so

@@ -1,7 +1,8 @@
 """The extensions; all metadata is in pyproject.toml.
 
 RELAY_BUILD chooses the variant: release (default), debug (readiness sweep), asan, ubsan.
-RELAY_PROBE=1 adds relaycore._probe, through which the tests drive the engine's pure rooms.
+RELAY_PROBE=1 adds what no user gets: relaycore._probe, through which the tests drive the engine's pure rooms, and the loops of
+the benchmarks' load generator.
 """
 
 import os
@@ -38,6 +39,7 @@ def extension(name: str, source: str) -> Extension:
 extensions = [extension("relaycore._engine", "relaycore/_engine.pyx")]
 if os.environ.get("RELAY_PROBE"):
     extensions.append(extension("relaycore._probe", "tests/unit/_probe.pyx"))
+    extensions += [extension(f"benchmarks.{name}", f"benchmarks/{name}.pyx") for name in ("_client", "_load", "_serve")]
 
 setup(
     ext_modules=cythonize(

@@ -1,0 +1,126 @@
+"""`pytest benchmarks`: what can be chosen, and where results go.
+
+Owns: the options and the file of results, which is written after each workload: an interrupted run keeps what it has.
+Never here: a measurement (measure).
+"""
+
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.measure import Place
+from benchmarks.peers import PEERS
+from benchmarks.workloads import QUICK, WORKLOADS
+
+ROUNDS, QUICK_ROUNDS = 5, 3
+SECONDS, QUICK_SECONDS = 3.0, 1.0
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("benchmarks")
+    rounds = f"rounds of each workload, interleaved (default: {ROUNDS}; --quick: {QUICK_ROUNDS})"
+    group.addoption("--rounds", type=int, help=rounds)
+    group.addoption("--seconds", type=float, help=f"how long a load runs (default: {SECONDS:g}; --quick: {QUICK_SECONDS:g})")
+    group.addoption("--quick", action="store_true", help=f"under three minutes: {', '.join(QUICK)}")
+    group.addoption("--workloads", help="these alone, by the first words of their names, as in bulk,churn-64 (default: all)")
+    group.addoption("--peers", help=f"these alone, besides direct and relay-sidecar: {', '.join(PEERS)} (default: all)")
+    group.addoption("--output", default="build/benchmarks.json", help="the file of results (default: %(default)s)")
+
+
+def chosen_workloads(config: pytest.Config) -> list[str]:
+    """By --workloads, else by --quick, else all."""
+    beginnings = config.getoption("--workloads")
+    if beginnings:
+        words = [f"{word}-" for word in beginnings.split(",")]
+        return [name for name in WORKLOADS if f"{name}-".startswith(tuple(words))]
+    return list(QUICK if config.getoption("--quick") else WORKLOADS)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "workload" in metafunc.fixturenames:
+        metafunc.parametrize("workload", chosen_workloads(metafunc.config))
+
+
+class Run:
+    """The file of results, and what all of a run have in common."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        quick = config.getoption("--quick")
+        self.rounds: int = config.getoption("--rounds") or (QUICK_ROUNDS if quick else ROUNDS)
+        self.seconds: float = config.getoption("--seconds") or (QUICK_SECONDS if quick else SECONDS)
+        self._path = Path(config.getoption("--output"))
+        self._begun = time.monotonic()
+        self._results: list[dict[str, Any]] = []
+        self._peers: dict[str, Any] = {}
+
+    def note_peer(self, name: str) -> bool:
+        """Write down which it is; whether it can be had."""
+        peer = PEERS[name]
+        missing = peer.missing()
+        version = None if missing else peer.version()
+        self._peers[name] = {"version": version, "configuration": peer.configuration, "missing": missing}
+        return missing is None
+
+    def add(self, workload: str, peer: str, number: int, figures: dict[str, float]) -> None:
+        self._results.append({"workload": workload, "peer": peer, "round": number, "figures": figures})
+
+    def write(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        facts = {"format": 1, "machine": machine(), "seconds": self.seconds, "rounds": self.rounds}
+        text = json.dumps({**facts, "peers": self._peers, "results": self._results}, indent=1)
+        self._path.write_text(text + "\n")
+
+
+def machine() -> dict[str, Any]:
+    """Where figures come from, and hold."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line)
+    models = {name.strip(): value.strip() for name, value in lines.items()}
+    return {
+        "kernel": platform.release(),
+        "cpus": len(os.sched_getaffinity(0)),
+        "model": models.get("model name", platform.machine()),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        "python": platform.python_version(),
+        "congestion": "reno",
+    }
+
+
+@pytest.fixture(scope="session")
+def run(pytestconfig: pytest.Config) -> Run:
+    return Run(pytestconfig)
+
+
+@pytest.fixture(scope="session")
+def places(run: Run, pytestconfig: pytest.Config, say: Any) -> Iterator[dict[str, Place]]:
+    """Every peer that can be had, started on hosts of its own."""
+    wanted = pytestconfig.getoption("--peers")
+    names = [name for name in PEERS if not wanted or name in ("direct", "relay-sidecar", *wanted.split(","))]
+    with ExitStack() as stack:
+        made = {}
+        for name in names:
+            if run.note_peer(name):
+                made[name] = Place(PEERS[name], stack)
+            else:
+                say(f"{name}: missing: {PEERS[name].missing()}")
+        yield made
+
+
+@pytest.fixture(scope="session")
+def say(pytestconfig: pytest.Config) -> Any:
+    """Say something at once, past pytest's capture: a run takes minutes."""
+    reporter = pytestconfig.pluginmanager.getplugin("terminalreporter")
+    capture = pytestconfig.pluginmanager.getplugin("capturemanager")
+
+    def write(line: str) -> None:
+        with capture.global_and_fixture_disabled():
+            reporter.ensure_newline()
+            reporter.write_line(line)
+
+    return write

@@ -1,0 +1,273 @@
+"""docs/performance.md and its plots, from one run: `python -m benchmarks.page RUN.json`.
+
+Owns: the page's words, and the files of docs/performance/. What stands between its markers is written by hand, and kept.
+Never here: a figure or a verdict of its own (statistics), the drawing (svg).
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from benchmarks import svg
+from benchmarks.shown import NONE, TIMES, family, family_title, figure_title, number, workload_title
+from benchmarks.statistics import (
+    AHEAD,
+    BEHIND,
+    HIGHER_IS_BETTER,
+    HOLDS,
+    LEVEL,
+    NOT_MEASURED,
+    OURS,
+    OURS_2,
+    Run,
+    Verdict,
+    judge,
+    load,
+    of_pairs,
+    summary,
+    verdicts,
+)
+from sidecar.errors import USAGE, Problem, RelayError
+
+PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+
+# What is written by hand, by the name of its marker, and what stands there as long as nobody has written anything.
+BY_HAND = {
+    "why": "(nothing is written here yet)",
+    "tried": "(nothing is written here yet)",
+}
+_MARKED = re.compile(r"<!-- by hand: (\w+) -->\n(.*?)\n<!-- until here -->", re.S)
+
+# What is drawn of a family; without an entry every figure is. Times of a closed loop say what its throughput says.
+_DRAWN = {
+    "bulk": ("gbit_s", "cpu_s_per_gb"),
+    "pingpong": ("requests_s", "cpu_us_per_request"),
+    "churn": ("connections_s", "cpu_us_per_connection"),
+}
+_COLUMNS = {"bulk": 2, "pingpong": 3}
+
+
+def write(run: Run, page: Path = PAGE) -> list[Path]:
+    """The page and its plots; the files that were written."""
+    kept = _kept(page)
+    plots = {f"{name}-{figure}.svg": plot for name, figure, plot in _plots(run)}
+    folder = page.with_suffix("")
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {page: "\n".join(_page(run, kept, folder.name)) + "\n"} | {folder / name: plot for name, plot in plots.items()}
+    for path, text in files.items():
+        path.write_text(text)
+    return list(files)
+
+
+def _kept(page: Path) -> dict[str, str]:
+    """What is written by hand on the page that is there; one that has lost a marker is not written over."""
+    if not page.exists():
+        return BY_HAND
+    found = dict(_MARKED.findall(page.read_text()))
+    if set(found) != set(BY_HAND):
+        names = " and ".join(f"<!-- by hand: {name} -->" for name in BY_HAND)
+        have = ", ".join(found) or "none"
+        step = "put them back, each ended by <!-- until here -->, or move the page away"
+        raise RelayError(Problem(str(page), f"what is written by hand, between {names} and <!-- until here -->", have, step))
+    return found
+
+
+_MADE = "Made by `python -m benchmarks.page RUN.json` from one run of `pytest benchmarks`, but for what is written by hand."
+_MEASURED = """\
+- {machine}
+- {rounds} rounds. In each, every peer has its turn at every workload, for {seconds:g} s: what slows the machine down for a
+  while slows all of them.
+- Three network namespaces on two veth pairs: client, gateway, server. Every relay gets its connections by the same TPROXY
+  rules; `direct` is no relay at all.
+- A figure is the median of its rounds, with the smallest and the largest beside it. A ratio is taken round by round, and has
+  an interval of {level:g} %. `{times} 32` is 32 connections at once.
+- CPU is what the relay's own threads ran, in user space and in the kernel.
+"""
+_VERDICTS = """\
+Ratios are ours to the best of the peers that the bar names. *Ahead*: all of the interval beats the bar, and the peer. *Holds*:
+the interval contains the bar, or beats the bar but not the peer. *Behind*: all of it misses the bar.
+"""
+
+
+def _page(run: Run, kept: dict[str, str], folder: str) -> Iterator[str]:
+    found = verdicts(run)
+    yield from (
+        "# Performance",
+        "",
+        _MADE,
+        "",
+        _MEASURED.format(
+            machine=", ".join(_machine(run)), rounds=run.rounds, seconds=run.seconds, level=LEVEL * 100, times=TIMES
+        ),
+        "## Peers",
+        "",
+        *_table(("peer", "version"), [(name, _version(run, name)) for name in run.peers]),
+        "",
+        "## What is to be reached, and what is",
+        "",
+        _VERDICTS,
+        _counts(found),
+        "",
+        *_table(("what", "workload", "bar", "found", "to", "verdict", "stretch", ""), map(_verdict_row, found)),
+        "",
+        "## Where a peer is ahead",
+        "",
+        *_ahead(run),
+        "",
+        *_by_hand("why", kept),
+    )
+    for name in dict.fromkeys(map(family, run.workloads)):
+        yield from _family(run, name, folder)
+    yield from ("", "## What was tried and did not pay", "", *_by_hand("tried", kept), "", "## Configurations")
+    for name, peer in run.peers.items():
+        if peer.configuration.strip() and not peer.missing:
+            yield from ("", f"{name}:", "", "```text", *peer.configuration.strip().splitlines(), "```")
+
+
+def _by_hand(name: str, kept: dict[str, str]) -> tuple[str, str, str]:
+    return f"<!-- by hand: {name} -->", kept[name], "<!-- until here -->"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    lines = [head, ["---"] * len(head), *rows]
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+
+
+_MACHINE = {
+    "cpus": "{} CPUs",
+    "model": "{}",
+    "memory_gib": "{} GiB",
+    "kernel": "Linux {}",
+    "python": "Python {}",
+    "congestion": "TCP {}",
+}
+
+
+def _machine(run: Run) -> list[str]:
+    told = [form.format(run.machine[key]) for key, form in _MACHINE.items() if run.machine.get(key)]
+    return told + [f"{key} {value}" for key, value in run.machine.items() if key not in _MACHINE]
+
+
+def _version(run: Run, name: str) -> str:
+    peer = run.peers[name]
+    return f"not measured: {peer.missing}" if peer.missing else peer.version or NONE
+
+
+_REACHED = {AHEAD: "reached", HOLDS: "within the interval", BEHIND: "not yet", NOT_MEASURED: ""}
+
+
+def _counts(found: Sequence[Verdict]) -> str:
+    kinds = [verdict.verdict for verdict in found]
+    return ", ".join(f"{kind}: {kinds.count(kind)}" for kind in (AHEAD, HOLDS, BEHIND, NOT_MEASURED)) + "."
+
+
+def _verdict_row(found: Verdict) -> tuple[str, ...]:
+    bar = found.bar
+    sign = "≥" if bar.higher else "≤"
+    stretch = NONE if bar.stretch is None else f"{sign} {bar.stretch:g}"
+    first = (bar.title, workload_title(found.workload), f"{sign} {bar.bar:g}")
+    if found.interval is None:
+        return (*first, NONE, found.why, NOT_MEASURED, stretch, "")
+    verdict = f"**{BEHIND}**" if found.verdict == BEHIND else found.verdict
+    return (*first, _between(*found.interval), found.peer or NONE, verdict, stretch, _REACHED[found.stretch])
+
+
+def _between(low: float, middle: float, high: float) -> str:
+    return f"{number(middle)} ({number(low)} to {number(high)})"
+
+
+# Where a peer is ahead: at every figure, also those that no bar asks for.
+
+
+def _ahead(run: Run) -> list[str]:
+    rows, judged = [], 0
+    for workload in run.workloads:
+        for figure in run.figures(workload):
+            for ours, theirs in _rivals(run, workload, figure):
+                interval = of_pairs(run.ratios(workload, figure, ours, theirs))
+                judged += interval is not None
+                if interval and judge(interval, 1.0, figure in HIGHER_IS_BETTER) == BEHIND:
+                    found = _between(*interval)
+                    rows.append((theirs, family_title(family(workload)), workload_title(workload), figure_title(figure), found))
+    if not judged:
+        return ["There were too few rounds, or too few peers, to tell."]
+    if not rows:
+        return [f"Nowhere: in {judged} comparisons of a figure with a peer's, we are ahead, or nobody is."]
+    said = f"In {len(rows)} of {judged} comparisons of a figure with a peer's; the ratio is ours to theirs."
+    return [said, "", *_table(("peer", "doing", "workload", "figure", "ratio"), rows)]
+
+
+def _rivals(run: Run, workload: str, figure: str) -> list[tuple[str, str]]:
+    """One thread beside one, two beside two; `direct` is no relay."""
+    names = [name for name in run.measured(workload, figure) if name != "direct" and not name.startswith(OURS)]
+    return [(OURS_2 if name.endswith("-2") else OURS, name) for name in names]
+
+
+# The figures of a family, as tables and as plots.
+
+
+def _names(run: Run) -> dict[str, tuple[list[str], list[str]]]:
+    """The workloads of each family, and their figures."""
+    families: dict[str, tuple[list[str], list[str]]] = {}
+    for workload in run.workloads:
+        workloads, figures = families.setdefault(family(workload), ([], []))
+        workloads.append(workload)
+        figures += [figure for figure in run.figures(workload) if figure not in figures]
+    return families
+
+
+def _family(run: Run, name: str, folder: str) -> Iterator[str]:
+    workloads, figures = _names(run)[name]
+    yield from ("", f"## {family_title(name)}")
+    for figure in figures:
+        title = figure_title(figure)
+        if figure in _DRAWN.get(name, figures):
+            yield from ("", f"![{family_title(name)}: {title}]({folder}/{name}-{figure}.svg)")
+        columns = [workload for workload in workloads if run.measured(workload, figure)]
+        peers = [peer for peer in run.peers if any(peer in run.measured(workload, figure) for workload in columns)]
+        rows = [(peer, *(_cell(run, workload, peer, figure) for workload in columns)) for peer in peers]
+        yield from ("", *_table((title, *map(workload_title, columns)), rows))
+
+
+def _cell(run: Run, workload: str, peer: str, figure: str) -> str:
+    found = summary(list(run.values.get((workload, peer, figure), {}).values()))
+    return _between(found.low, found.middle, found.high) if found else NONE
+
+
+def _plots(run: Run) -> Iterator[tuple[str, str, str]]:
+    for name, (workloads, figures) in _names(run).items():
+        for figure in figures:
+            if figure not in _DRAWN.get(name, figures):
+                continue
+            shown = [workload for workload in workloads if run.measured(workload, figure)]
+            peers = [peer for peer in run.peers if any(peer in run.measured(workload, figure) for workload in shown)]
+            panels = [svg.Panel(workload_title(each), [_mark(run, each, peer, figure) for peer in peers]) for each in shown]
+            better = "more" if figure in HIGHER_IS_BETTER else "less"
+            note = f"{figure_title(figure)}; {better} is better. Median of {run.rounds} rounds, and the smallest and largest."
+            yield name, figure, svg.plot(family_title(name), note, panels, _COLUMNS.get(name, 2))
+
+
+def _mark(run: Run, workload: str, peer: str, figure: str) -> svg.Mark:
+    found = summary(list(run.values.get((workload, peer, figure), {}).values()))
+    kind = "direct" if peer == "direct" else "ours" if peer.startswith(OURS) else "peer"
+    return svg.Mark(peer, kind, found.middle, found.low, found.high) if found else svg.Mark(peer, kind, None)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="page", description="Write docs/performance.md and its plots from one run.")
+    parser.add_argument("run", type=Path, metavar="RUN.json")
+    parser.add_argument("--page", type=Path, default=PAGE, help="another page than docs/performance.md; its plots go beside it")
+    options = parser.parse_args(arguments)
+    try:
+        written = write(load(options.run), options.page)
+    except RelayError as error:
+        sys.stderr.write(f"page: {error}\n")
+        return USAGE
+    sys.stdout.write("".join(f"{path}\n" for path in written))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

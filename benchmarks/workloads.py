@@ -1,0 +1,70 @@
+"""The workloads: what the load generator is told, and which figures come of it.
+
+Owns: their names, which results, pages and comparisons go by. Never here: a process (measure), a peer (peers).
+"""
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+ECHO_PORT, SINK_PORT, SOURCE_PORT = 7007, 7008, 7009
+IDLE_CONNECTIONS: Final = 9000
+NS_PER_US, GB = 1000, 1e9
+
+Facts = Mapping[str, float]
+
+
+class Workload(NamedTuple):
+    """One row of the results."""
+
+    name: str
+    family: str  # bulk | pingpong | churn | idle | beside
+    load: tuple[str, ...]  # of benchmarks.load, without the server's address and the time
+    needs_relay: bool = False  # there is no such figure without one
+
+
+def _bulk(direction: str, connections: int) -> Workload:
+    port = SINK_PORT if direction == "up" else SOURCE_PORT
+    words = ("bulk", "--port", str(port), "--direction", direction, "--connections", str(connections))
+    return Workload(f"bulk-{direction}-{connections}", "bulk", words)
+
+
+def _pingpong(size: int, connections: int) -> Workload:
+    words = ("pingpong", "--port", str(ECHO_PORT), "--bytes", str(size), "--connections", str(connections))
+    return Workload(f"pingpong-{size}-{connections}", "pingpong", words)
+
+
+def _churn(connections: int) -> Workload:
+    words = ("churn", "--port", str(ECHO_PORT), "--connections", str(connections))
+    return Workload(f"churn-{connections}", "churn", words)
+
+
+WORKLOADS: Final = {
+    workload.name: workload
+    for workload in (
+        *(_bulk(direction, connections) for direction in ("down", "up") for connections in (1, 16)),
+        *(_pingpong(size, connections) for size in (64, 1024, 16384) for connections in (1, 32, 256)),
+        *(_churn(connections) for connections in (1, 64)),
+        Workload("idle-9000", "idle", ("hold", "--port", str(ECHO_PORT)), needs_relay=True),
+        Workload("beside-bulk", "beside", _pingpong(64, 1).load),
+    )
+}
+# Of `--quick`: one of each family, and what tells relays apart best.
+QUICK: Final = ("bulk-down-1", "bulk-up-16", "pingpong-64-32", "churn-64", "beside-bulk")
+BACKGROUND: Final = _bulk("down", 1).load  # of beside-bulk
+
+
+def figures(workload: Workload, told: Facts, cpu_ns: int | None) -> dict[str, float]:
+    """From what the load generator counted and how long the relay ran meanwhile; None: there was none."""
+    seconds = told["seconds"]
+    if workload.family == "bulk":
+        made = {"gbit_s": told["bytes"] * 8 / seconds / GB}
+        return made if cpu_ns is None else {**made, "cpu_s_per_gb": cpu_ns / told["bytes"]}
+    latencies = {name: told[name] for name in ("p50_us", "p99_us")}
+    if workload.family == "beside":
+        return latencies
+    done, rate, each = {
+        "pingpong": ("requests", "requests_s", "cpu_us_per_request"),
+        "churn": ("connections", "connections_s", "cpu_us_per_connection"),
+    }[workload.family]
+    made = {rate: told[done] / seconds, **latencies}
+    return made if cpu_ns is None else {**made, each: cpu_ns / NS_PER_US / told[done]}
