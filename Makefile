@@ -12,7 +12,7 @@ PYTEST := $(BIN)/pytest -q -p no:cacheprovider
 SOURCES := $(shell find relaycore sidecar -name '*.p*' -not -name '*.pyc')
 OPEN := setpriv --reuid=65534 --regid=65534 --clear-groups test -r $(CURDIR)/pyproject.toml
 
-.PHONY: help demo test test-all test-here test-all-here lint build debug asan ubsan wheel clean packages
+.PHONY: help demo test test-all test-here test-all-here lint build debug asan ubsan wheel benchmarks clean packages
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 20
@@ -57,6 +57,10 @@ test-all-here: build
 wheel: $(VENV)/ready ## dist/: the wheel and the source distribution
 	rm -rf build/lib* build/bdist* dist/relay_sidecar-*
 	RELAY_PROBE= RELAY_BUILD=release $(BIN)/python -c "from setuptools import build_meta; build_meta.build_sdist('dist'); build_meta.build_wheel('dist')" >/dev/null
+
+benchmarks: build ## every workload over every peer: BENCH="--quick", or other options of `pytest benchmarks`
+	@tools/packages.sh "make benchmarks" $$(grep -hv '^#' benchmarks/debian-packages.txt)
+	$(BIN)/pytest -q -p no:cacheprovider benchmarks/test_workloads.py $(BENCH)
 
 lint: build ## ruff, mypy, stubtest, cython-lint, codespell
 	$(BIN)/ruff check .

@@ -19,6 +19,7 @@ from benchmarks.measure import Place
 from benchmarks.peers import PEERS
 from benchmarks.workloads import QUICK, WORKLOADS
 
+TWO_THREADS = "-2"  # the end of a peer's name
 ROUNDS, QUICK_ROUNDS = 5, 3
 SECONDS, QUICK_SECONDS = 3.0, 1.0
 
@@ -28,7 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     rounds = f"rounds of each workload, interleaved (default: {ROUNDS}; --quick: {QUICK_ROUNDS})"
     group.addoption("--rounds", type=int, help=rounds)
     group.addoption("--seconds", type=float, help=f"how long a load runs (default: {SECONDS:g}; --quick: {QUICK_SECONDS:g})")
-    group.addoption("--quick", action="store_true", help=f"under three minutes: {', '.join(QUICK)}")
+    group.addoption("--quick", action="store_true", help=f"under three minutes, one thread each: {', '.join(QUICK)}")
     group.addoption("--workloads", help="these alone, by the first words of their names, as in bulk,churn-64 (default: all)")
     group.addoption("--peers", help=f"these alone, besides direct and relay-sidecar: {', '.join(PEERS)} (default: all)")
     group.addoption("--output", default="build/benchmarks.json", help="the file of results (default: %(default)s)")
@@ -102,6 +103,8 @@ def places(run: Run, pytestconfig: pytest.Config, say: Any) -> Iterator[dict[str
     """Every peer that can be had, started on hosts of its own."""
     wanted = pytestconfig.getoption("--peers")
     names = [name for name in PEERS if not wanted or name in ("direct", "relay-sidecar", *wanted.split(","))]
+    if pytestconfig.getoption("--quick"):
+        names = [name for name in names if not name.endswith(TWO_THREADS)]
     with ExitStack() as stack:
         made = {}
         for name in names:

@@ -7,19 +7,26 @@ Never here: which workloads (workloads), how often (test_workloads).
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from benchmarks.peers import Peer, Running
-from benchmarks.workloads import BACKGROUND, IDLE_CONNECTIONS, Workload, figures
+from benchmarks.workloads import BACKGROUND, ECHO_PORT, IDLE_CONNECTIONS, SOURCE_PORT, Workload, figures
 from tests.support.netns import Namespace
 from tests.support.network import SERVER, V4, Network
+from tests.support.relay import PROGRAM
 
 LOAD = (sys.executable, "-m", "benchmarks.load")
 PATIENCE_SECONDS = 30  # beyond the time that a load was given
-KIB = 1024
+KIB, MB = 1024, 1e6
+# A churn uses a port for each connection, and the default range ends at about 14,000 of them a second.
+PORTS = {
+    "net.ipv4.ip_local_port_range": "1024 65535",
+    "net.ipv4.ip_local_reserved_ports": f"{ECHO_PORT}-{SOURCE_PORT},15002,15006",
+}
 
 
 class Place:
@@ -28,6 +35,9 @@ class Place:
     def __init__(self, peer: Peer, stack: ExitStack) -> None:
         self.peer = peer
         self.network = stack.enter_context(Network.made())
+        for host in (self.network.client, self.network.pod):
+            for key, value in PORTS.items():
+                host.sysctl(key, value)
         self._servers = stack.enter_context(_serving(self.network.server))
         self.running: Running = stack.enter_context(peer.started(self.network))
 
@@ -35,6 +45,10 @@ class Place:
         """The figures of one round."""
         if workload.family == "idle":
             return self._idle(workload)
+        if workload.family == "process":
+            return {"rss_mb": self._rss_bytes() / MB}
+        if workload.family == "start":
+            return self._start()
         if workload.family == "beside":
             with self._load((*BACKGROUND, "--seconds", str(seconds + 1))) as background:
                 told = self._run((*workload.load, "--seconds", str(seconds), "--warmup", "0.5"))
@@ -46,13 +60,26 @@ class Place:
 
     def _idle(self, workload: Workload) -> dict[str, float]:
         before = self._rss_bytes()
-        with self._load((*workload.load, "--connections", str(IDLE_CONNECTIONS))) as holding:
+        with self._load((*workload.load, "--connections", str(IDLE_CONNECTIONS), "--ask")) as holding:
             assert holding.stdout is not None
             count = int(json.loads(holding.stdout.readline())["open"])
             grown = self._rss_bytes() - before
             holding.communicate(timeout=PATIENCE_SECONDS)
         assert count == IDLE_CONNECTIONS, f"{count} of {IDLE_CONNECTIONS} connections"
         return {"rss_bytes_per_connection": grown / count}
+
+    def _start(self) -> dict[str, float]:
+        """From the command to the record that connections are taken, with everything at its default."""
+        with self.network.pod.entered():
+            begun = time.monotonic()
+            process = subprocess.Popen([*PROGRAM, "--ports", "15012,15016"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        with process:
+            assert process.stdout is not None
+            while b'"event":"ready"' not in (line := process.stdout.readline()):
+                assert line, "it has ended"
+            taken = time.monotonic() - begun
+            process.terminate()
+        return {"start_ms": taken * 1000}
 
     def _run(self, words: Sequence[str]) -> Any:
         with self._load(words) as load:

@@ -9,19 +9,18 @@ from contextlib import ExitStack
 from benchmarks.conftest import Run
 from benchmarks.measure import Place
 from benchmarks.peers import PEERS
-from benchmarks.workloads import WORKLOADS
+from benchmarks.workloads import WORKLOADS, takes_part
 
 
 def test_workload(workload: str, run: Run, places: dict[str, Place], say: Callable[[str], None]) -> None:
     """A row of the results."""
     chosen = WORKLOADS[workload]
-    names = [name for name in places if not (chosen.needs_relay and name == "direct")]
+    names = [name for name in places if takes_part(chosen, name)]
     for number in range(run.rounds):
         turned = names[number % len(names) :] + names[: number % len(names)]
         for name in turned:
             with ExitStack() as stack:
-                # Memory that was used once is kept: only a peer that has just started shows what a connection takes.
-                place = Place(PEERS[name], stack) if chosen.family == "idle" else places[name]
+                place = Place(PEERS[name], stack) if chosen.fresh else places[name]
                 figures = place.measure(chosen, run.seconds)
             run.add(workload, name, number, figures)
             shown = ", ".join(f"{figure} {value:.4g}" for figure, value in figures.items())

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 ECHO_PORT, SINK_PORT, SOURCE_PORT = 7007, 7008, 7009
 IDLE_CONNECTIONS: Final = 9000
+NO_RELAY: Final = "direct"
 NS_PER_US, GB = 1000, 1e9
 
 Facts = Mapping[str, float]
@@ -17,9 +18,10 @@ class Workload(NamedTuple):
     """One row of the results."""
 
     name: str
-    family: str  # bulk | pingpong | churn | idle | beside
-    load: tuple[str, ...]  # of benchmarks.load, without the server's address and the time
-    needs_relay: bool = False  # there is no such figure without one
+    family: str  # bulk | pingpong | churn | beside | idle | process | start
+    load: tuple[str, ...] = ()  # of benchmarks.load, without the server's address and the time
+    peers: tuple[str, ...] = ()  # these alone
+    fresh: bool = False  # each round has a peer that has just started: memory that was used once is kept
 
 
 def _bulk(direction: str, connections: int) -> Workload:
@@ -44,13 +46,20 @@ WORKLOADS: Final = {
         *(_bulk(direction, connections) for direction in ("down", "up") for connections in (1, 16)),
         *(_pingpong(size, connections) for size in (64, 1024, 16384) for connections in (1, 32, 256)),
         *(_churn(connections) for connections in (1, 64)),
-        Workload("idle-9000", "idle", ("hold", "--port", str(ECHO_PORT)), needs_relay=True),
         Workload("beside-bulk", "beside", _pingpong(64, 1).load),
+        Workload("idle-9000", "idle", ("hold", "--port", str(ECHO_PORT)), fresh=True),
+        Workload("process", "process", peers=("relay-sidecar-2",), fresh=True),
+        Workload("start", "start", peers=("relay-sidecar",)),
     )
 }
 # Of `--quick`: one of each family, and what tells relays apart best.
 QUICK: Final = ("bulk-down-1", "bulk-up-16", "pingpong-64-32", "churn-64", "beside-bulk")
 BACKGROUND: Final = _bulk("down", 1).load  # of beside-bulk
+
+
+def takes_part(workload: Workload, peer: str) -> bool:
+    """Whether there is such a figure of this peer."""
+    return peer in workload.peers if workload.peers else not (workload.family == "idle" and peer == NO_RELAY)
 
 
 def figures(workload: Workload, told: Facts, cpu_ns: int | None) -> dict[str, float]:
