@@ -84,7 +84,7 @@ def machine() -> dict[str, Any]:
     lines = dict(line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line)
     models = {name.strip(): value.strip() for name, value in lines.items()}
     return {
-        "kernel": platform.release(),
+        "kernel": platform.release().partition("-")[0],  # what follows names who built it
         "cpus": len(os.sched_getaffinity(0)),
         "model": models.get("model name", platform.machine()),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),

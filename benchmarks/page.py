@@ -84,6 +84,8 @@ _MEASURED = """\
 - A figure is the median of its rounds, with the smallest and the largest beside it. A ratio is taken round by round, and has
   an interval of {level:g} %. `{times} 32` is 32 connections at once.
 - CPU is what the relay's own threads ran, in user space and in the kernel.
+- In bulk, whoever reads at an end throws the bytes away without copying them (MSG_TRUNC), so that the ends are not the limit.
+  A program that reads them gets about half of what `direct` shows.
 """
 _VERDICTS = """\
 Ratios are ours to the best of the peers that the bar names. *Ahead*: all of the interval beats the bar, and the peer. *Holds*:

@@ -30,7 +30,7 @@ class Direct(NamedTuple):
         return None
 
     def version(self) -> str:
-        return f"Linux {os.uname().release}"
+        return f"Linux {os.uname().release.partition('-')[0]}"
 
     @contextmanager
     def started(self, network: Network) -> Iterator[Routing]:
