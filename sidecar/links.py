@@ -87,5 +87,10 @@ def await_settled(done: Callable[[], bool]) -> None:
 
 def packed_address(address: str) -> tuple[socket.AddressFamily, bytes]:
     """Its family, and its bytes."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    family = family_of(address)
     return family, socket.inet_pton(family, address)
+
+
+def family_of(address: str) -> socket.AddressFamily:
+    """Of an address that is one: nothing else is looked at."""
+    return socket.AF_INET6 if ":" in address else socket.AF_INET

@@ -28,6 +28,7 @@ NOT_FOR_IT: Final = (
     *("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID"),
 )
 RELAY_USER: Final = 1337
+PORTS: Final = {"outbound": 15002, "inbound": 15006}  # the defaults, as RELAY_USER is
 SECONDS: Final = 20.0  # the limit for a command or a record, which take a fraction of one
 LOOK_SECONDS: Final = 0.005
 TRIES: Final = 20  # of a second each, for a relay that starts in a tenth of one
@@ -56,7 +57,7 @@ class Relay:
 
     def _configuration(self, capture: str, backend: str) -> str:
         lines = [] if self.as_root else ["[relay]", 'user = "0"', 'group = "0"']
-        for direction, port in (("outbound", 15002), ("inbound", 15006)):
+        for direction, port in PORTS.items():
             lines += ["[[listener]]", f'name = "{direction}"', f'direction = "{direction}"', f"port = {port}"]
             lines += [f'capture = "{capture}"']
         lines += ["[rules]", f'backend = "{backend}"']

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 from sidecar import __version__
 from sidecar.commands import say
 from sidecar.demo.machine import INBOUND, NAMED, OUTBOUND
-from sidecar.demo.relay import CONFIG, LOG
+from sidecar.demo.relay import CONFIG, LOG, PORTS, RELAY_USER
 from sidecar.demo.scenes import Result
 from sidecar.report.tables import human_bytes
 
@@ -63,11 +63,11 @@ class Text:
         self._next_ns = 0
 
     def hosts(self, *, as_root: bool) -> None:
-        who = "as user 1337" if as_root else "as you, without root: the rules know it by its mark"
+        who = f"as user {RELAY_USER}" if as_root else "as you, without root: the rules know it by its mark"
         say(f"relay-sidecar {__version__}: three hosts in namespaces of their own, and one relay, {who}\n")
         link = f"{INBOUND['client'].v4} ---- {INBOUND['app'].v4}", f"{OUTBOUND['app'].v4} ---- {OUTBOUND['server'].v4}"
         say(f"  client {link[0]} app {link[1]} server")
-        say("                  in :15006 relay :15002 out\n")
+        say(f"                  in :{PORTS['inbound']} relay :{PORTS['outbound']} out\n")
 
     def command(self, words: str, printed: str) -> None:
         say(self._in(BOLD, f"$ relay-sidecar {words}"))
@@ -92,8 +92,7 @@ class Text:
         client, server = (f"{NAMED[_host(name)]} {name}" for name in (result.client, result.server))
         record = result.record
         if record:
-            port = {"inbound": 15006, "outbound": 15002}[record["direction"]]
-            say(f"{clear}   way     {client} -> relay :{port} -> {server}")
+            say(f"{clear}   way     {client} -> relay :{PORTS[record['direction']]} -> {server}")
         else:
             say(f"{clear}   way     {client} -> {server}")
         say(f"   client  {result.seen.text if result.seen.fine else self._in(RED, f'NOT AS IT SHOULD BE: {result.seen.text}')}")
@@ -151,7 +150,7 @@ class Json:
     """One object a line."""
 
     def hosts(self, *, as_root: bool) -> None:
-        _tell("hosts", addresses=dict(NAMED), relay_user=1337 if as_root else 0)
+        _tell("hosts", addresses=dict(NAMED), relay_user=RELAY_USER if as_root else 0)
 
     def command(self, words: str, printed: str) -> None:
         _tell("command", command=f"relay-sidecar {words}", printed=printed.splitlines())

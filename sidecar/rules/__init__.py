@@ -3,7 +3,7 @@
     model < choices selection < redirect tproxy < plan                what is captured, without a word of nft or iptables
     held < nft iptables < programs tables routes < backends           its spelling; what the kernel holds; the programs
     marks < change < keeper                                           from what is there to what is wanted, and back
-    ends < veth < trials; arrivals < attempts < probe                 connections of our own, to see that it works
+    veth < trials; ends arrivals < attempts < probe                   connections of our own, to see that it works
     apply watch < status guard                                        what the commands do
     events < view < observe                                           what a running relay sees of its rules
 

@@ -9,6 +9,7 @@ import socket
 import struct
 from typing import Final
 
+from sidecar.links import family_of
 from sidecar.listeners import IP_TRANSPARENT, IPV6_TRANSPARENT
 from sidecar.privileges import acting_as
 
@@ -67,11 +68,6 @@ def without_trace(sock: socket.socket) -> socket.socket:
     """A connection that is reset when it is closed."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     return sock
-
-
-def family_of(host: str) -> socket.AddressFamily:
-    """The family of an address."""
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def _listening(sock: socket.socket, host: str, port: int) -> socket.socket:

@@ -4,7 +4,6 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
 
 import pytest
 
@@ -24,12 +23,6 @@ INBOUND = {"name": "inbound", "direction": "inbound", "port": 15006, "capture": 
 REDIRECT_OUT = ("nat output -100", "tcp dport 80 redirect to :15002")
 REDIRECT_IN = ("nat prerouting -100", "tcp dport 80 redirect to :15006")
 TRACK = ("filter output 0", "ct state new accept")
-
-
-@pytest.fixture
-def network() -> Iterator[Network]:
-    with Network.made() as network:
-        yield network
 
 
 def listening(place: Namespace, address: str, port: int, family: int) -> socket.socket:

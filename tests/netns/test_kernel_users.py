@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +56,6 @@ for sock in (exclusive, shared):
         answers.append("in use")
 print(json.dumps(answers))
 """
-
-
-@pytest.fixture
-def namespace() -> Iterator[Namespace]:
-    namespace = Namespace("users")
-    yield namespace
-    namespace.close()
 
 
 def answer(place: Namespace, source: str, *capabilities: str, uid: int = UID) -> Any:

@@ -14,14 +14,14 @@ from tests.support.network import CLIENT, FAMILIES, LOOPBACK, POD, POD_TO_SERVER
 from tests.support.path import Path
 from tests.support.peers import delivered, local, receive, receive_all, remote
 from tests.support.relay import UID, Relay
-from tests.support.ways import BACKENDS, CAPTURES, NFT_WAYS, POD_WAYS
+from tests.support.rule_commands import captures
+from tests.support.ways import BACKENDS, NFT_WAYS, POD_WAYS
 from tests.support.world import ANY, APP_PORT, Way, captured, listeners
 
 IP_ORIGDSTADDR = 20
 
 nft_ways = pytest.mark.parametrize("way", NFT_WAYS, ids=str)
 pod_ways = pytest.mark.parametrize("way", POD_WAYS, ids=str)
-captures = pytest.mark.parametrize("capture", CAPTURES)
 backends = pytest.mark.parametrize("backend", BACKENDS)
 families = pytest.mark.parametrize("family", FAMILIES)
 

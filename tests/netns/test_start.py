@@ -13,12 +13,11 @@ from tests.support.clock import DEADLINE
 from tests.support.lines import Lines
 from tests.support.network import FAMILIES, FAMILY, POD_TO_SERVER, V4, Network
 from tests.support.relay import PROGRAM, UID, Relay
+from tests.support.rule_commands import captures
 from tests.support.traffic import MIB, Stream, exchange
 from tests.support.users import launcher
-from tests.support.ways import CAPTURES
 from tests.support.world import APP_PORT, Way, World, captured, listeners
 
-captures = pytest.mark.parametrize("capture", CAPTURES)
 CAP_NET_RAW = 1 << 13
 
 
