@@ -9,7 +9,7 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
 from relaycore._addr cimport Addr
 from relaycore._atomic cimport atomic_exchange
 from relaycore._check cimport RELAY_CHECK
-from relaycore._flow cimport Capture, Direction, Flow
+from relaycore._flow cimport Capture, Direction, Flow, flow_is_bulk
 from relaycore._mailbox cimport Mailbox, Settings
 from relaycore._move cimport Gear
 from relaycore._ring cimport Ring
@@ -60,6 +60,12 @@ cdef struct Socket:             # a listening socket of this worker
     uint16_t listener
 
 
+cdef struct Queue:              # of flows, linked by queue_next
+    uint32_t first
+    uint32_t last
+    uint32_t length
+
+
 cdef struct Worker:
     Shared* shared
     Settings* settings          # owned; swapped between two batches
@@ -77,9 +83,9 @@ cdef struct Worker:
     uint32_t workers
     uint64_t flows_opened       # ids
     uint32_t turn_bytes         # TURN_BYTES; tests make it 1
-    uint32_t queue_first
-    uint32_t queue_last
-    uint32_t queue_length
+    Queue brisk                 # flows that have something to do, and not much of it
+    Queue bulk                  # those that are spliced: the others go first
+    uint64_t brisk_ns           # when one of the others last had a turn
     uint32_t socket_count
     Socket sockets[MAX_SOCKETS]
     uint64_t random             # state of the generator for spoofed ports
@@ -96,26 +102,32 @@ cdef inline uint64_t special_token(uint32_t what, uint32_t which) noexcept nogil
 cdef inline void queue_push(Worker* w, Flow* flow) noexcept nogil:
     """The flow has something to do; once is enough."""
     cdef uint32_t i = table_index(&w.table, flow)
+    cdef Queue* queue = &w.bulk if flow_is_bulk(flow) else &w.brisk
     if flow.queued:
         return
     flow.queued = True
     flow.queue_next = NO_FLOW
-    if w.queue_length == 0:
-        w.queue_first = i
+    if queue.length == 0:
+        queue.first = i
     else:
-        w.table.flows[w.queue_last].queue_next = i
-    w.queue_last = i
-    w.queue_length += 1
+        w.table.flows[queue.last].queue_next = i
+    queue.last = i
+    queue.length += 1
 
 
-cdef inline Flow* queue_pop(Worker* w) noexcept nogil:
+cdef inline Flow* queue_pop(Worker* w, Queue* queue) noexcept nogil:
     """The queue must not be empty."""
-    cdef Flow* flow = &w.table.flows[w.queue_first]
-    RELAY_CHECK(w.queue_length != 0 and flow.queued)
-    w.queue_first = flow.queue_next
-    w.queue_length -= 1
+    cdef Flow* flow = &w.table.flows[queue.first]
+    RELAY_CHECK(queue.length != 0 and flow.queued)
+    queue.first = flow.queue_next
+    queue.length -= 1
     flow.queued = False
     return flow
+
+
+cdef inline bint queue_holds(const Worker* w) noexcept nogil:
+    """Whether any flow has something to do."""
+    return w.brisk.length != 0 or w.bulk.length != 0
 
 
 cdef inline bint spare_spend(Worker* w, int which) noexcept nogil:

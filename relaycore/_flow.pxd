@@ -109,7 +109,8 @@ cdef struct Half:
     uint8_t state           # HalfState
     uint8_t lane            # Lane, for the next read
     uint8_t used            # the highest lane that has moved bytes
-    uint8_t full_reads      # COPY reads in a row that filled the whole buffer
+    uint8_t full_reads      # COPY: reads in a row that filled the whole buffer
+    uint8_t small_wakes     # SPLICE: wake-ups in a row that moved too little for it
     bint pending_urgent     # the one pending byte is urgent
 
 
@@ -228,6 +229,11 @@ cdef inline bint half_blocked(const Flow* flow, int h) noexcept nogil:
 
 cdef inline bint flow_resetting(const Flow* flow) noexcept nogil:
     return flow.half[0].state == RESETTING or flow.half[1].state == RESETTING
+
+
+cdef inline bint flow_is_bulk(const Flow* flow) noexcept nogil:
+    """Whether either direction has so much to move that it is spliced."""
+    return flow.half[0].lane == SPLICE or flow.half[1].lane == SPLICE
 
 
 cdef inline bint flow_half_closed(const Flow* flow) noexcept nogil:

@@ -31,6 +31,8 @@ cdef enum:
     READS_BEFORE_SPLICE = 2
     # A wake-up that moves less than this was not worth the pipe: two system calls where COPY needs two as well, and no dry read.
     SPLICE_WORTH_BYTES = 16 * 1024
+    # Now and then a bulk flow has one such wake-up as well.
+    WAKES_BEFORE_COPY = 2
 
 
 cdef enum Moved:
@@ -84,6 +86,7 @@ cdef inline void half_use(Half* half, int lane, Gear* gear) noexcept nogil:
     if half.lane != lane:
         half.lane = <uint8_t>lane
         half.full_reads = 0
+        half.small_wakes = 0
         count(gear.stats, COUNT_TO_SPLICE if lane == SPLICE else COUNT_TO_COPY)
 
 
@@ -217,5 +220,8 @@ cdef inline Moved half_move(
 
 cdef inline void half_rest(Half* half, Gear* gear, uint64_t moved) noexcept nogil:
     """The wake-up is over, the source is dry: whether splice was worth it."""
-    if half.lane == SPLICE and half.pending == 0 and moved < SPLICE_WORTH_BYTES:
+    if half.lane != SPLICE:
+        return
+    half.small_wakes = half.small_wakes + 1 if moved < SPLICE_WORTH_BYTES else 0
+    if half.small_wakes >= WAKES_BEFORE_COPY and half.pending == 0:
         half_use(half, COPY, gear)

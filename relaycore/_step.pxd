@@ -78,20 +78,20 @@ cdef inline void half_heard(Worker* w, Flow* flow, int h, Moved moved) noexcept 
         side_lost(w, flow, 1 - h, False)
 
 
-cdef inline void half_step(Worker* w, Flow* flow, int h) noexcept nogil:
+cdef inline void half_step(Worker* w, Flow* flow, int h, uint32_t turn_bytes) noexcept nogil:
     """Move until the source is dry, the sink full or the turn over."""
     cdef Half* half = &flow.half[h]
     cdef Side* source = &flow.side[h]
     cdef Side* sink = &flow.side[1 - h]
     cdef uint64_t before = half.bytes, moved = 0
     cdef Moved answer = MOVED
-    while half_can_step(flow, h) and moved < w.turn_bytes:
+    while half_can_step(flow, h) and moved < turn_bytes:
         if half_gives(flow, h):
             answer = half_flush(half, sink, &w.gear)
             if answer == MOVED:
                 half_tell(w, flow, h, EMPTIED)
         else:
-            answer = half_move(half, source, sink, &w.gear, <uint32_t>(w.turn_bytes - moved), moved != 0)
+            answer = half_move(half, source, sink, &w.gear, <uint32_t>(turn_bytes - moved), moved != 0)
         moved = half.bytes - before
         half_heard(w, flow, h, answer)
     if moved != 0:
@@ -187,7 +187,7 @@ cdef inline void half_reset_look(Worker* w, Flow* flow, int h) noexcept nogil:
         half_tell(w, flow, h, DEADLINE)
 
 
-cdef inline void flow_step(Worker* w, Flow* flow) noexcept nogil:
+cdef inline void flow_step(Worker* w, Flow* flow, uint32_t turn_bytes) noexcept nogil:
     """One turn of a flow: everything that its readiness allows, at most turn_bytes per half."""
     cdef int h
     if flow.phase == DIALLING:
@@ -202,7 +202,7 @@ cdef inline void flow_step(Worker* w, Flow* flow) noexcept nogil:
             half_watch(w, flow, h, False)
         flow.side[h].ready &= <uint8_t>~ANNOUNCED
     for h in range(2):
-        half_step(w, flow, h)
+        half_step(w, flow, h, turn_bytes)
         side_look(w, flow, h)
     for h in range(2):
         half_reset_look(w, flow, h)

@@ -11,7 +11,7 @@
 from libc.stdint cimport uint32_t
 
 from relaycore._check cimport RELAY_CHECK
-from relaycore._core cimport BATCH_EVENTS, Worker
+from relaycore._core cimport BATCH_EVENTS, Worker, queue_holds
 from relaycore._flow cimport OPEN, READABLE, RELAYING, UNWATCHED, WRITABLE, Flow, half_blocked
 from relaycore._libc cimport POLLIN, POLLOUT
 from relaycore._sys cimport sys_poll_one
@@ -41,7 +41,7 @@ cdef inline void sweep(Worker* w, int events) noexcept nogil:
     cdef uint32_t i, seen = 0
     cdef Flow* flow
     cdef int side
-    if events == BATCH_EVENTS or w.queue_length != 0:
+    if events == BATCH_EVENTS or queue_holds(w):
         return
     for i in range(w.table.touched):
         flow = &w.table.flows[i]

@@ -9,10 +9,11 @@ from libc.string cimport memset
 
 from relaycore._addr cimport Addr, Networks, addr_from_sockaddr, addr_same, addr_to_sockaddr, networks_free, networks_hold
 from relaycore._convert cimport addr_from_python, addr_to_python, networks_from_python
+from relaycore._core cimport Worker, queue_holds, queue_pop, queue_push
 from relaycore._dial cimport dial_reason
 from relaycore._flow cimport (
-    CANNOT_BE, CLOSED, DIALLING, DISCARD, HALF_EVENTS, RESETTING, SHUT, SHUT_SINK, Capture, Direction, Flow, HalfEvent, HalfState,
-    half_can_step, half_next, verdict_on,
+    CANNOT_BE, CLOSED, COPY, DIALLING, DISCARD, HALF_EVENTS, RESETTING, SHUT, SHUT_SINK, SPLICE, Capture, Direction, Flow, HalfEvent,
+    HalfState, half_can_step, half_next, verdict_on,
 )
 from relaycore._libc cimport sockaddr_storage
 from relaycore._pipe cimport NO_PIPE, PipePool, pipe_drop, pipe_give, pipe_pool_free, pipe_pool_make, pipe_take
@@ -22,6 +23,7 @@ from relaycore._table cimport Table, flow_token, table_bury, table_find, table_f
 from relaycore._wheel cimport (
     COARSE_TICKS, NO_ENTRY, TICK_BITS, WHEEL_SLOTS, Wheel, wheel_free, wheel_make, wheel_next_ns, wheel_pop, wheel_put, wheel_remove,
 )
+from relaycore._worker cimport bulk_share
 
 STATES = ("OPEN", "DRAINING", "SHUT", "RESETTING")
 EVENTS = ("SOURCE_EOF", "SOURCE_RESET", "EMPTIED", "SINK_BROKEN", "ACKNOWLEDGED", "DEADLINE")
@@ -195,3 +197,40 @@ cdef class RingProbe:
     def take(self):
         cdef Finished out
         return out.id if ring_take(&self.ring, &out) else None
+
+
+cdef class QueueProbe:
+    """A worker's queues, without a worker's thread."""
+    cdef Worker w
+
+    def __cinit__(self, uint32_t capacity):
+        memset(&self.w, 0, sizeof(Worker))
+        table_make(&self.w.table, capacity)
+
+    def __dealloc__(self):
+        table_free(&self.w.table)
+
+    def take(self, bint bulk_up=False, bint bulk_down=False):
+        """A flow's number, with these halves in SPLICE."""
+        flow = table_take(&self.w.table)
+        flow.half[0].lane = SPLICE if bulk_up else COPY
+        flow.half[1].lane = SPLICE if bulk_down else COPY
+        return table_index(&self.w.table, flow)
+
+    def push(self, uint32_t i):
+        queue_push(&self.w, &self.w.table.flows[i])
+
+    def holds(self):
+        return bool(queue_holds(&self.w))
+
+    def pop_all(self):
+        """(brisk, bulk), each in its order."""
+        brisk = [table_index(&self.w.table, queue_pop(&self.w, &self.w.brisk)) for _ in range(self.w.brisk.length)]
+        bulk = [table_index(&self.w.table, queue_pop(&self.w, &self.w.bulk)) for _ in range(self.w.bulk.length)]
+        return brisk, bulk
+
+
+def share_of_bulk(uint32_t turn_bytes, uint64_t begun_ns, uint64_t now_ns, uint64_t brisk_ns):
+    """(bytes of a flow's turn, until when)"""
+    share = bulk_share(turn_bytes, begun_ns, now_ns, brisk_ns)
+    return share.turn_bytes, share.until_ns
