@@ -75,7 +75,7 @@ cdef inline int side_register(Worker* w, Flow* flow, int side) noexcept nogil:
 
 
 cdef inline int dial_options(const Settings* settings, int fd) noexcept nogil:
-    """0 or -errno. The listener's options are inherited by the client's side: there nothing is left to set."""
+    """0 or -errno. The client's side has inherited the same from its listener."""
     cdef int answer
     if settings.mark != 0:
         # Without the mark the rules would send this socket back to us: that must not be ignored.
@@ -84,12 +84,19 @@ cdef inline int dial_options(const Settings* settings, int fd) noexcept nogil:
             return answer
     sys_set_int(fd, SOL_TCP, TCP_NODELAY, 1)
     sys_set_int(fd, SOL_SOCKET, SO_OOBINLINE, 1)
-    if settings.keepalive_time_s != 0:
-        sys_set_int(fd, SOL_SOCKET, SO_KEEPALIVE, 1)
-        sys_set_int(fd, SOL_TCP, TCP_KEEPIDLE, settings.keepalive_time_s)
-        sys_set_int(fd, SOL_TCP, TCP_KEEPINTVL, settings.keepalive_interval_s)
-        sys_set_int(fd, SOL_TCP, TCP_KEEPCNT, settings.keepalive_probes)
     return 0
+
+
+cdef inline void keep_alive(const Settings* settings, Flow* flow) noexcept nogil:
+    """Have the kernel probe both peers from now on, if that is wanted."""
+    cdef int side
+    flow.kept_alive = True
+    for side in range(2 if settings.keepalive_time_s != 0 else 0):
+        sys_set_int(flow.side[side].fd, SOL_SOCKET, SO_KEEPALIVE, 1)
+        # In this order the silence that there was so far counts.
+        sys_set_int(flow.side[side].fd, SOL_TCP, TCP_KEEPIDLE, settings.keepalive_time_s)
+        sys_set_int(flow.side[side].fd, SOL_TCP, TCP_KEEPINTVL, settings.keepalive_interval_s)
+        sys_set_int(flow.side[side].fd, SOL_TCP, TCP_KEEPCNT, settings.keepalive_probes)
 
 
 cdef inline int socket_or_spare(Worker* w, int family) noexcept nogil:

@@ -133,6 +133,7 @@ cdef struct Flow:
     uint8_t reason          # Reason, NO_REASON: none yet. The first cause is the reason
     bint origin_known
     bint queued
+    bint kept_alive         # both sockets probe their peers
 
 
 cdef struct Next:

@@ -11,7 +11,7 @@ from relaycore._atomic cimport bump
 from relaycore._check cimport RELAY_CHECK
 from relaycore._close cimport flow_close
 from relaycore._core cimport Worker, queue_push
-from relaycore._dial cimport dial_step
+from relaycore._dial cimport dial_step, keep_alive
 from relaycore._flow cimport (
     ACKNOWLEDGED, ANNOUNCED, CANNOT_BE, DEADLINE, DIALLING, DISCARD, EMPTIED, FAILED, OPEN, READABLE, RELAYING, RESETTING, SHUT,
     SHUT_SINK, SINK_BROKEN, SOURCE_EOF, SOURCE_RESET, UNWATCHED, Flow, Half, HalfEvent, HalfState, Next, Side, after, earlier,
@@ -34,6 +34,8 @@ cdef enum:
     RESET_LOOK_NS = 4000000
     # A sink whose peer acknowledges nothing for this long gets its reset over the bytes it will not have.
     RESET_PATIENCE_NS = 5000000000
+    # Most flows are over by then, and need no keepalive: that is eight system calls and two timers of the kernel.
+    KEEP_ALIVE_AFTER_NS = 1000000000
 
 
 cdef inline void half_tell(Worker* w, Flow* flow, int h, HalfEvent event) noexcept nogil:
@@ -158,6 +160,8 @@ cdef inline uint64_t flow_deadline(const Flow* flow, const Settings* settings, u
         deadline = earlier(deadline, after(flow.active_ns, settings.half_close_timeout_ns))
     if half_stuck(flow, 0) or half_stuck(flow, 1):
         deadline = earlier(deadline, flow.active_ns + RESET_PATIENCE_NS)
+    if not flow.kept_alive:
+        deadline = earlier(deadline, flow.connected_ns + KEEP_ALIVE_AFTER_NS)
     return deadline
 
 
@@ -253,6 +257,8 @@ cdef inline void flow_expire(Worker* w, Flow* flow) noexcept nogil:
     if overdue != NO_REASON and (flow.phase == DIALLING or not flow_delivers(w, flow)):
         flow_close(w, flow, overdue)
         return
+    if flow.phase == RELAYING and not flow.kept_alive and w.gear.now_ns >= flow.connected_ns + KEEP_ALIVE_AFTER_NS:
+        keep_alive(w.settings, flow)
     for h in range(2):
         if half_stuck(flow, h) and w.gear.now_ns >= flow.active_ns + RESET_PATIENCE_NS:
             side_give_up(w, flow, h)

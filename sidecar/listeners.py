@@ -135,15 +135,12 @@ def _bound_socket(config: Config, listener: Listener, place: Place, port: int, *
 
 
 def _set_options(sock: socket.socket, config: Config, listener: Listener) -> None:
-    """What every accepted connection inherits (the engine relies on it), and what capture and --interface ask for."""
+    """What every accepted connection inherits (the engine relies on it), and what capture and --interface ask for.
+
+    No keepalive: the engine sets it once a connection has lived for a while.
+    """
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
-    relay = config.relay
-    if relay.keepalive_time:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, relay.keepalive_time // 1000)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, relay.keepalive_interval // 1000)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, relay.keepalive_probes)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     if listener.capture == "tproxy":
         option = (socket.SOL_IP, IP_TRANSPARENT) if sock.family == socket.AF_INET else (socket.IPPROTO_IPV6, IPV6_TRANSPARENT)
         sock.setsockopt(*option, 1)
