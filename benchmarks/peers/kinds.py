@@ -14,8 +14,14 @@ from tests.support.network import Network
 PORT = rules.INBOUND_PORT
 DESCRIPTORS = 20_000  # for 9,000 connections at once, each with two sockets
 
-LISTENER = {"name": "gateway", "direction": "gateway", "port": PORT, "capture": "tproxy"}
-RULES: Mapping[str, Any] = {"listener": [LISTENER], "rules": {"gateway_interfaces": ["to-client"]}}
+# Where a relay stands: between client and server on a host of its own, or beside its client in one namespace.
+GATEWAY, OUTBOUND = "gateway", "outbound"
+
+
+def captured(direction: str) -> Mapping[str, Any]:
+    """What a configuration says of the connections to capture: the rules go by it, and a relay of ours."""
+    links = {"rules": {"gateway_interfaces": ["to-client"]}} if direction == GATEWAY else {}
+    return {"listener": [{"name": direction, "direction": direction, "port": PORT, "capture": "tproxy"}], **links}
 
 
 class Running(Protocol):
@@ -23,6 +29,9 @@ class Running(Protocol):
 
     def pids(self) -> list[int]:
         """The processes whose CPU time and memory are the peer's."""
+
+    def records_lost(self) -> int | None:
+        """Of the connections up to now, how many its log does not tell of; None: it keeps no log of them."""
 
 
 class Peer(Protocol):

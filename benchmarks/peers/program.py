@@ -17,7 +17,8 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from benchmarks.asyncio_relay import listener as transparent_socket
-from benchmarks.peers.kinds import DESCRIPTORS, PORT, RULES
+from benchmarks.peers.kinds import DESCRIPTORS, GATEWAY, PORT, captured
+from benchmarks.peers.records import Records
 from tests.support import rules
 from tests.support.clock import DEADLINE, eventually
 from tests.support.netns import Namespace, Place
@@ -43,6 +44,8 @@ class Program(NamedTuple):
     source: str = ""  # the line that installs it
     needs: Sequence[Path] = ()  # beside the program
     inherits: bool = False  # its listening socket, because it cannot make a transparent one
+    records: bool = False  # it writes one for each connection to stdout
+    direction: str = GATEWAY  # of the connections that it gets
 
     def missing(self) -> str | None:
         there = _found(self.command[0]) and all(path.exists() for path in self.needs)
@@ -67,7 +70,9 @@ class Program(NamedTuple):
             process.await_listening()
             with ExitStack() as stack:
                 stack.callback(rules.remove, network.pod)
-                rules.apply(network.pod, RULES)
+                # Who sets no mark is exempted by its user: its connections would be captured again.
+                account = {"user": str(process.user), "group": str(process.user)}
+                rules.apply(network.pod, {"relay": account, **captured(self.direction)})
                 yield process
 
 
@@ -78,12 +83,13 @@ class Process:
         self._pod = pod
         self._name = peer.name
         self._log = folder / "log"
-        user = nobody_else() + USERS_APART * next(_users)
-        os.chown(folder, user, user)
+        self._records = Records(pod, self._log) if peer.records else None
+        self.user = nobody_else() + USERS_APART * next(_users)
+        os.chown(folder, self.user, self.user)
         if peer.file:
             (folder / peer.file).write_text(peer.text)
         # Whatever becomes of the benchmarks, the kernel ends what they have started.
-        before = ["prlimit", f"--nofile={DESCRIPTORS}:{DESCRIPTORS}", *launcher(user, "net_raw"), "--pdeathsig=TERM"]
+        before = ["prlimit", f"--nofile={DESCRIPTORS}:{DESCRIPTORS}", *launcher(self.user, "net_raw"), "--pdeathsig=TERM"]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         with self._log.open("wb") as log, _inherited(pod, peer.inherits) as sockets:
             if sockets:
@@ -112,15 +118,23 @@ class Process:
     def pids(self) -> list[int]:
         return list(_family(self._process.pid))
 
+    def records_lost(self) -> int | None:
+        return self._records.lost() if self._records else None
+
     def await_listening(self) -> None:
         """Its program is given the time that it takes; one that ends says why."""
-        if not eventually(lambda: self._process.poll() is not None or self._listens()) or self._process.poll() is not None:
+        if (
+            not eventually(lambda: self._process.poll() is not None or listens(self._pod, PORT))
+            or self._process.poll() is not None
+        ):
             raise RuntimeError(f"{self._name} does not listen: {self._log.read_text()}")
 
-    def _listens(self) -> bool:
-        with self._pod.entered():
-            tables = "".join(Path("/proc/thread-self/net", name).read_text() for name in ("tcp", "tcp6"))
-        return re.search(f":{PORT:04X} [0-9A-F:]+ 0A ", tables) is not None
+
+def listens(place: Place, port: int) -> bool:
+    """Whether somebody there takes connections to the port; nobody is asked by one."""
+    with place.entered():
+        tables = "".join(Path("/proc/thread-self/net", name).read_text() for name in ("tcp", "tcp6"))
+    return re.search(f":{port:04X} [0-9A-F:]+ 0A ", tables) is not None
 
 
 @contextmanager
