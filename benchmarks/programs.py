@@ -89,13 +89,17 @@ class Pair(NamedTuple):
         whole = math.ceil(seconds)
         told = {"seconds": whole, "count": COUNT_A_SECOND * whole, "host": host, "port": PORT}
         argv = [word.format(**told) for word in (*self.ask, *words, *self.address)]
-        with place.entered():
-            done = subprocess.run(
-                [*ENDING, *argv], capture_output=True, text=True, timeout=seconds + PATIENCE_SECONDS, check=False
-            )
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(argv)}: exit status {done.returncode}: {done.stdout}{done.stderr}")
-        return self.read(done.stdout, argv)
+        process = place.popen([*ENDING, *argv], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        with process:
+            try:
+                out = process.communicate(timeout=seconds + PATIENCE_SECONDS)[0].decode()
+            except subprocess.TimeoutExpired as late:  # redis-benchmark asks on and on where nobody answers
+                raise RuntimeError(f"{' '.join(argv)}: does not end: {(late.output or b'').decode()}") from None
+            finally:
+                process.kill()
+        if process.returncode:
+            raise RuntimeError(f"{' '.join(argv)}: exit status {process.returncode}: {out}")
+        return self.read(out, argv)
 
 
 def _version(program: str) -> str:

@@ -14,15 +14,16 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from benchmarks.peers import PEERS, Peer, haproxy
+from benchmarks.peers import BESIDE_CLIENT, PEERS, Peer, haproxy, relay_sidecar
 from benchmarks.peers.kinds import PORT
-from benchmarks.workloads import IDLE_CONNECTIONS
+from benchmarks.workloads import IDLE_CONNECTIONS, WORKLOADS, takes_part
 from tests.support import rules
-from tests.support.clock import DEADLINE, eventually
+from tests.support.clock import DEADLINE, eventually, observe
 from tests.support.loads import clients, echo
 from tests.support.netns import Namespace
 from tests.support.network import CLIENT, POD_TO_SERVER, SERVER, V4, Network
-from tests.support.peers import receive
+from tests.support.peers import Endpoint, receive
+from tests.support.processes import inside, works
 from tests.support.relay import UID
 from tests.support.traffic import MIB, Stream, same, together
 
@@ -47,11 +48,11 @@ def needs(peer: Peer) -> None:
         pytest.fail(f"{peer.name} is missing: {how}", pytrace=False)
 
 
-def callers(network: Network, address: tuple[str, int], seed: int) -> tuple[str, str]:
-    """A megabyte each way between a client and this address; whom the client sees, and whom the server does."""
-    with network.server.entered():
+def callers(near: Namespace, far: Namespace, address: Endpoint, seed: int) -> tuple[str, Endpoint, Endpoint]:
+    """A megabyte each way between a client and this address; whom the client sees, who it is, and whom the server sees."""
+    with far.entered():
         listener = socket.create_server(address)
-    with listener, network.client.entered():
+    with listener, near.entered():
         listener.settimeout(DEADLINE)
         client = socket.create_connection(address, DEADLINE)
         with client, listener.accept()[0] as server:
@@ -65,20 +66,7 @@ def callers(network: Network, address: tuple[str, int], seed: int) -> tuple[str,
             )
             same(arrived_up, up)
             same(arrived_down, down)
-            return client.getpeername()[0], server.getpeername()[0]
-
-
-def inside(namespace: Namespace) -> dict[int, dict[str, str]]:
-    """What /proc says of each process there."""
-    found = {}
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if os.readlink(process / "ns" / "net") == os.readlink(namespace.path):
-                lines = (process / "status").read_text().splitlines()
-                found[int(process.name)] = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
-            continue  # gone since it was listed, or above us
-    return found
+            return client.getpeername()[0], client.getsockname(), server.getpeername()
 
 
 @each_peer
@@ -87,8 +75,23 @@ def test_a_connection_goes_where_its_client_meant_to_go(peer: Peer, network: Net
     needs(peer)
     with peer.started(network):
         for number, address in enumerate([(SERVER[V4], 7007), (SERVER[V4], 7008), (SECOND, 7008)]):
-            seen = CLIENT[V4] if peer.name == "direct" else POD_TO_SERVER[V4]
-            assert callers(network, address, seed=2 * number) == (address[0], seen)
+            caller = CLIENT[V4] if peer.name == "direct" else POD_TO_SERVER[V4]
+            met, _, seen = callers(network.client, network.server, address, seed=2 * number)
+            assert (met, seen[0]) == (address[0], caller)
+
+
+@pytest.mark.parametrize("peer", BESIDE_CLIENT.values(), ids=list(BESIDE_CLIENT))
+def test_a_peer_beside_its_client_carries_it_too(peer: Peer, network: Network) -> None:
+    """The figures would be those of no relay, or of one whose own connections come back to it for ever."""
+    needs(peer)
+    before = rules.held(network.pod)
+    with peer.started(network):
+        for number, address in enumerate([(SERVER[V4], 7007), (SECOND, 7008)]):
+            met, client, seen = callers(network.pod, network.server, address, seed=2 * number)
+            assert (met, seen[0]) == (address[0], POD_TO_SERVER[V4])
+            assert (seen == client) == (peer.name == "direct")
+    assert rules.held(network.pod) == before
+    assert inside(network.pod) == {}
 
 
 @each_peer
@@ -134,8 +137,52 @@ def test_a_peer_says_what_it_is(peer: Peer) -> None:
 
 def test_names_are_those_of_the_results() -> None:
     """Rows of the results would have no peer, or two."""
-    names = ["direct", "relay-sidecar", "relay-sidecar-2", "haproxy", "haproxy-tuned", "haproxy-2", "nginx", "envoy", "asyncio"]
-    assert list(PEERS) == [peer.name for peer in PEERS.values()] == names
+    others = ["haproxy", "haproxy-tuned", "haproxy-2", "nginx", "envoy", "asyncio"]
+    ours = ["relay-sidecar", "relay-sidecar-log", "relay-sidecar-2", "engine"]
+    assert list(PEERS) == [peer.name for peer in PEERS.values()] == ["direct", *ours, *others]
+    assert list(BESIDE_CLIENT) == [peer.name for peer in BESIDE_CLIENT.values()]
+    workloads = [workload for workload in WORKLOADS.values() if workload.beside_client]
+    assert {name for name in PEERS for workload in workloads if takes_part(workload, name)} == set(BESIDE_CLIENT)
+
+
+def echoed(network: Network, total: int) -> None:
+    """So many connections, each of which an echo has come back on."""
+    address = SERVER[V4], 7007
+    with echo(network.server, address), clients(network.client, address, total, 16) as load:
+        assert load.answer() == {"served": total, "held": 0, "errors": {}}
+
+
+def test_a_log_tells_of_every_connection_or_counts_it_as_lost(network: Network) -> None:
+    """A relay would look fast because it wrote nothing down."""
+    whole = relay_sidecar(1, access=True)
+    short = whole._replace(text=whole.text.replace("access = true\n", "access = true\nqueue = 16\n"))
+    with PEERS["relay-sidecar"].started(network) as running:
+        assert running.records_lost() is None
+    for peer, loses in ((whole, False), (short, True)):
+        with peer.started(network) as running:
+            assert running.records_lost() == 0
+            echoed(network, 2000)
+            assert bool(running.records_lost()) == loses
+
+
+def test_nothing_of_python_wakes_in_the_engine_alone(network: Network) -> None:
+    """What it is there for, the price of Python, would be measured against a little Python."""
+    woken = {}
+    for name in ("engine", "relay-sidecar"):
+        with PEERS[name].started(network) as running:
+            (pid,) = running.pids()
+            main = Path(f"/proc/{pid}/task/{pid}/status")
+            assert eventually(lambda main=main: "State:\tS" in main.read_text())  # type: ignore[misc]
+            before = switches(main)
+            echoed(network, 300)
+            observe(1.5)  # the longest that relay-sidecar's own thread sleeps is a second
+            woken[name] = switches(main) - before
+    assert woken["engine"] == 0 < woken["relay-sidecar"]
+
+
+def switches(status: Path) -> int:
+    """How often this thread has given its CPU up of its own accord."""
+    return int(re.findall(r"^voluntary_ctxt_switches:\s+(\d+)", status.read_text(), re.M)[0])
 
 
 def test_what_is_missing_is_told_with_the_way_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,14 +227,6 @@ with ExitStack() as stack:
     print(*(pid for peer in running for pid in peer.pids()), flush=True)
     sys.stdin.read()
 """
-
-
-def works(pid: int) -> bool:
-    """Whether this process is there, and more than a name that nobody has asked for yet."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def test_no_peer_outlives_the_benchmarks() -> None:

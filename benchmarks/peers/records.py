@@ -19,9 +19,10 @@ _SAMPLE = re.compile(rf"^({'|'.join((OPENED, *LOST))})(?:{{.*}})? (\d+)$", re.M)
 class Records:
     """The log of a relay, a file that grows."""
 
-    def __init__(self, place: Place, log: Path) -> None:
+    def __init__(self, place: Place, log: Path, port: int = METRICS_PORT) -> None:
         self._place = place
         self._log = log
+        self._port = port
         self._read = 0  # bytes, to the end of a line
         self._found = 0
 
@@ -32,7 +33,9 @@ class Records:
             opened, gone = self._counted()
             return self._written() + gone == opened
 
-        assert eventually(settled), f"{self._log}: {self._written()} records; connections and losses: {self._counted()}"
+        assert eventually(settled, within=DEADLINE), (
+            f"{self._log}: {self._written()} records; connections and losses: {self._counted()}"
+        )
         return self._counted()[1]
 
     def _written(self) -> int:
@@ -47,7 +50,7 @@ class Records:
     def _counted(self) -> tuple[int, int]:
         """Connections, and records that are lost, by the metrics."""
         with self._place.entered():
-            connection = http.client.HTTPConnection("127.0.0.1", METRICS_PORT, timeout=DEADLINE)
+            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=DEADLINE)
             try:
                 connection.request("GET", "/metrics")
                 samples = _SAMPLE.findall(connection.getresponse().read().decode())
