@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.shown import aligned, figure_title, number
-from benchmarks.statistics import HIGHER_IS_BETTER, LEVEL, OURS, Interval, Run, load, median, of_runs
+from benchmarks.statistics import HIGHER_IS_BETTER, LEVEL, OURS, Interval, Run, is_ours, load, median, of_runs
 from sidecar.errors import USAGE, RelayError
 
 LEAST = 0.03
@@ -95,7 +95,7 @@ def _unchanged(before: Run, after: Run, workload: str, figure: str) -> list[str]
     return [
         name
         for name in before.measured(workload, figure)
-        if not name.startswith(OURS)
+        if not is_ours(name)
         and before.peers[name] == after.peers.get(name)
         and all(set(run.by_round(workload, name, figure)) == rounds(run) for run in (before, after))
     ]
@@ -119,6 +119,11 @@ def _notes(before: Run, after: Run, peer: str, common: list[tuple[str, str]]) ->
     ]
     if before.seconds != after.seconds:
         notes.append(f"seconds for each figure: before {before.seconds:g}, after {after.seconds:g}")
+    notes += [
+        f"{name}: before {before.programs[name].version}, after {after.programs[name].version}"
+        for name in before.programs
+        if name in after.programs and before.programs[name].version != after.programs[name].version
+    ]
     only = {
         run: [w for w in one.workloads if w not in other.workloads]
         for run, one, other in (("before", before, after), ("after", after, before))

@@ -21,8 +21,10 @@ from benchmarks.statistics import (
     NOT_MEASURED,
     OURS,
     OURS_2,
+    Peer,
     Run,
     Verdict,
+    is_ours,
     judge,
     load,
     of_pairs,
@@ -40,11 +42,14 @@ BY_HAND = {
 }
 _MARKED = re.compile(r"<!-- by hand: (\w+) -->\n(.*?)\n<!-- until here -->", re.S)
 
+_RATES = ("gbit_s", "cpu_s_per_gb", "requests_s", "cpu_us_per_request", "connections_s", "cpu_us_per_connection")
 # What is drawn of a family; without an entry every figure is. Times of a closed loop say what its throughput says.
 _DRAWN = {
     "bulk": ("gbit_s", "cpu_s_per_gb"),
     "pingpong": ("requests_s", "cpu_us_per_request"),
     "churn": ("connections_s", "cpu_us_per_connection"),
+    "sidecar": _RATES,
+    "program": _RATES,
 }
 _COLUMNS = {"bulk": 2, "pingpong": 3}
 
@@ -80,13 +85,22 @@ _MEASURED = """\
 - {rounds} rounds. In each, every peer has its turn at every workload, for {seconds:g} s: what slows the machine down for a
   while slows all of them.
 - Three network namespaces on two veth pairs: client, gateway, server. Every relay gets its connections by the same TPROXY
-  rules; `direct` is no relay at all.
+  rules; `direct` is no relay at all. `engine` is our loop with the same configuration, and no Python beside it.
 - A figure is the median of its rounds, with the smallest and the largest beside it. A ratio is taken round by round, and has
   an interval of {level:g} %. `{times} 32` is 32 connections at once.
 - CPU is what the relay's own threads ran, in user space and in the kernel.
 - In bulk, whoever reads at an end throws the bytes away without copying them (MSG_TRUNC), so that the ends are not the limit.
   A program that reads them gets about half of what `direct` shows.
 """
+_NOTES = {
+    "churn": "`relay-sidecar-log` writes a record of each connection to a file; the others of ours write none.",
+    "sidecar": """\
+As in a pod: the client is beside the relay, and our outbound rules bring its connections there, but for those of the relay's
+own user. The server is in another namespace. `direct` has no rules.""",
+    "program": """\
+wrk asks nginx for 1,000 B, over connections that stay or by one connection for each request. redis-benchmark sends one GET on
+each connection and waits, or 16. iperf3 copies what it reads.""",
+}
 _VERDICTS = """\
 Ratios are ours to the best of the peers that the bar names. *Ahead*: all of the interval beats the bar, and the peer. *Holds*:
 the interval contains the bar, or beats the bar but not the peer. *Behind*: all of it misses the bar.
@@ -105,7 +119,7 @@ def _page(run: Run, kept: dict[str, str], folder: str) -> Iterator[str]:
         ),
         "## Peers",
         "",
-        *_table(("peer", "version"), [(name, _version(run, name)) for name in run.peers]),
+        *_table(("peer", "version"), [(name, _version(peer)) for name, peer in {**run.peers, **run.programs}.items()]),
         "",
         "## What is to be reached, and what is",
         "",
@@ -123,7 +137,7 @@ def _page(run: Run, kept: dict[str, str], folder: str) -> Iterator[str]:
     for name in dict.fromkeys(map(family, run.workloads)):
         yield from _family(run, name, folder)
     yield from ("", "## What was tried and did not pay", "", *_by_hand("tried", kept), "", "## Configurations")
-    for name, peer in run.peers.items():
+    for name, peer in {**run.peers, **run.programs}.items():
         if peer.configuration.strip() and not peer.missing:
             yield from ("", f"{name}:", "", "```text", *peer.configuration.strip().splitlines(), "```")
 
@@ -152,8 +166,7 @@ def _machine(run: Run) -> list[str]:
     return told + [f"{key} {value}" for key, value in run.machine.items() if key not in _MACHINE]
 
 
-def _version(run: Run, name: str) -> str:
-    peer = run.peers[name]
+def _version(peer: Peer) -> str:
     return f"not measured: {peer.missing}" if peer.missing else peer.version or NONE
 
 
@@ -203,7 +216,7 @@ def _ahead(run: Run) -> list[str]:
 
 def _rivals(run: Run, workload: str, figure: str) -> list[tuple[str, str]]:
     """One thread beside one, two beside two; `direct` is no relay."""
-    names = [name for name in run.measured(workload, figure) if name != "direct" and not name.startswith(OURS)]
+    names = [name for name in run.measured(workload, figure) if name != "direct" and not is_ours(name)]
     return [(OURS_2 if name.endswith("-2") else OURS, name) for name in names]
 
 
@@ -231,6 +244,8 @@ def _family(run: Run, name: str, folder: str) -> Iterator[str]:
         peers = [peer for peer in run.peers if any(peer in run.measured(workload, figure) for workload in columns)]
         rows = [(peer, *(_cell(run, workload, peer, figure) for workload in columns)) for peer in peers]
         yield from ("", *_table((title, *map(workload_title, columns)), rows))
+    if name in _NOTES:
+        yield from ("", _NOTES[name])
 
 
 def _cell(run: Run, workload: str, peer: str, figure: str) -> str:
@@ -253,7 +268,7 @@ def _plots(run: Run) -> Iterator[tuple[str, str, str]]:
 
 def _mark(run: Run, workload: str, peer: str, figure: str) -> svg.Mark:
     found = summary(list(run.values.get((workload, peer, figure), {}).values()))
-    kind = "direct" if peer == "direct" else "ours" if peer.startswith(OURS) else "peer"
+    kind = "direct" if peer == "direct" else "ours" if is_ours(peer) else "peer"
     return svg.Mark(peer, kind, found.middle, found.low, found.high) if found else svg.Mark(peer, kind, None)
 
 

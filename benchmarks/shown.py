@@ -22,6 +22,7 @@ _FIGURES = {
     "rss_bytes_per_connection": "relay memory, B/connection",
     "start_ms": "start to listening, ms",
     "rss_mb": "relay memory, MB",
+    "records_lost": "records that its log lost",
 }
 _FAMILIES = {
     "bulk": "One direction, as fast as it goes",
@@ -31,6 +32,18 @@ _FAMILIES = {
     "beside": "Ping-pong of 64 B, while one bulk stream runs",
     "start": "Start",
     "process": "The whole process, idle",
+    "program": "Programs as people run them",
+    "sidecar": "Beside the client, in one namespace",
+}
+
+
+_PROGRAMS = {
+    "wrk": f"nginx: GET {TIMES} 32",
+    "wrk-close": f"nginx: GET, close {TIMES} 32",
+    "redis": f"redis: GET {TIMES} 32",
+    "redis-16": f"redis: 16 GET at once {TIMES} 32",
+    "iperf3-1": f"iperf3: down {TIMES} 1",
+    "iperf3-8": f"iperf3: down {TIMES} 8",
 }
 
 
@@ -50,7 +63,12 @@ def family_title(name: str) -> str:
 
 def workload_title(workload: str) -> str:
     """What its name stands for: 64 B, over 32 connections."""
-    kind, *parts = workload.split("-")
+    kind, _, rest = workload.partition("-")
+    if kind == "program":
+        return _PROGRAMS.get(rest, workload)
+    if kind == "sidecar":
+        return f"connect, close {workload_title(rest)}" if family(rest) == "churn" else workload_title(rest)
+    parts = rest.split("-") if rest else []
     if kind == "bulk" and len(parts) == 2:
         return f"{parts[0]} {TIMES} {parts[1]}"
     if kind == "pingpong" and len(parts) == 2 and parts[0].isdigit():

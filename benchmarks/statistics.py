@@ -25,6 +25,8 @@ from sidecar.errors import Problem, RelayError
 FORMAT = 1
 OURS = "relay-sidecar"
 OURS_2 = "relay-sidecar-2"
+OURS_LOG = "relay-sidecar-log"
+ENGINE = "engine"
 HIGHER_IS_BETTER = {"gbit_s", "requests_s", "connections_s"}  # all else is a cost: CPU, time, memory
 ROUNDS_OF_A_BAR = 5
 LEVEL = 0.95
@@ -51,6 +53,7 @@ class Run:
     seconds: float
     rounds: int
     peers: dict[str, Peer]
+    programs: dict[str, Peer]  # that served as loads
     values: dict[tuple[str, str, str], dict[int, float]]  # workload, peer, figure: value by round
 
     @property
@@ -82,10 +85,7 @@ def load(path: Path) -> Run:
         data = json.loads(path.read_text())
         if data["format"] != FORMAT:
             raise _no_run(path, f"format {data['format']!r}")
-        peers = {
-            name: Peer(str(peer["version"] or ""), str(peer["configuration"] or ""), peer["missing"])
-            for name, peer in data["peers"].items()
-        }
+        peers, programs = _peers(data["peers"]), _peers(data.get("programs", {}))
         values: dict[tuple[str, str, str], dict[int, float]] = {}
         for result in data["results"]:
             for figure, value in result["figures"].items():
@@ -94,16 +94,27 @@ def load(path: Path) -> Run:
                 if result["peer"] not in peers or result["round"] in rounds or not math.isfinite(value):
                     raise _no_run(path, f"{value!r} for {', '.join(where)}, round {result['round']}")
                 rounds[result["round"]] = float(value)
-        return Run(data["machine"], float(data["seconds"]), int(data["rounds"]), peers, values)
+        return Run(data["machine"], float(data["seconds"]), int(data["rounds"]), peers, programs, values)
     except OSError as error:
         raise _no_run(path, error.strerror or "no file") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _no_run(path, f"{type(error).__name__} {error}") from error
 
 
+def _peers(told: dict[str, Any]) -> dict[str, Peer]:
+    return {
+        name: Peer(str(peer["version"] or ""), str(peer["configuration"] or ""), peer["missing"]) for name, peer in told.items()
+    }
+
+
 def _no_run(path: Path, found: str) -> RelayError:
     expected = f"a run, format {FORMAT}, each peer's figure once a round"
     return RelayError(Problem(str(path), expected, found, "make one with `pytest benchmarks`"))
+
+
+def is_ours(peer: str) -> bool:
+    """Whether this is our code: the relay with any number of workers, with its log, or the engine alone."""
+    return peer == ENGINE or peer.startswith(OURS)
 
 
 # Medians and intervals.
@@ -241,8 +252,9 @@ BARS = (
     Bar("ping-pong beside a bulk stream: median time", ("beside-bulk",), "p50_us", ("haproxy-tuned",), 0.75, 0.5),
     Bar("idle connection: the relay's memory, B", ("idle-9000",), "rss_bytes_per_connection", (), 400, 250),
     # The peer `engine` is the loop without Python around it.
-    Bar("the Python layer's price: CPU per request", PINGPONG_32, "cpu_us_per_request", ("engine",), 1.0),
-    Bar("the Python layer's price: CPU per connection", ("churn-64",), "cpu_us_per_connection", ("engine",), 1.0),
+    Bar("the Python layer's price: CPU per request", PINGPONG_32, "cpu_us_per_request", (ENGINE,), 1.0),
+    Bar("the Python layer's price: CPU per connection", ("churn-64",), "cpu_us_per_connection", (ENGINE,), 1.0),
+    Bar("a record for each connection: connections/s", ("churn-64",), "connections_s", (OURS,), 0.97, ours=OURS_LOG),
     Bar("start of `relay-sidecar` to listening, ms", ("start",), "start_ms", (), 150, 80),
     Bar("memory of the whole process, idle, two workers, MB", ("process",), "rss_mb", (), 20, 14, OURS_2),
     Bar(f"{_TWO}: Gbit/s", BULK, "gbit_s", ("haproxy-2",), 1.0, 1.1, OURS_2),

