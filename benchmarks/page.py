@@ -96,7 +96,8 @@ _NOTES = {
     "churn": "`relay-sidecar-log` writes a record of each connection to a file; the others of ours write none.",
     "sidecar": """\
 As in a pod: the client is beside the relay, and our outbound rules bring its connections there, but for those of the relay's
-own user. The server is in another namespace. `direct` has no rules.""",
+own user; our listener is `outbound`, and all else is as configured below. The server is in another namespace. `direct` has no
+rules.""",
     "program": """\
 wrk asks nginx for 1,000 B, over connections that stay or by one connection for each request. redis-benchmark sends one GET on
 each connection and waits, or 16. iperf3 copies what it reads.""",

@@ -67,7 +67,9 @@ class Pair(NamedTuple):
     def configuration(self) -> str:
         """The commands and what they read, as a reader of the results would use them."""
         commands = (self.serve, (*self.ask, *self.address))
-        return "".join(f"# {' '.join(words)}\n" for words in commands) + self.files.get("nginx.conf", "")
+        return "".join(f"# {' '.join(word or repr(word) for word in words)}\n" for words in commands) + self.files.get(
+            "nginx.conf", ""
+        )
 
     @contextmanager
     def serving(self, place: Namespace) -> Iterator[None]:

@@ -68,7 +68,7 @@ WORKLOADS: Final = {
         *(_program(f"iperf3-{count}", "bulk", "iperf3", "-P", str(count)) for count in (1, 8)),
     )
 }
-# Of `--quick`: one of each family, and what tells relays apart best.
+# Of `--quick`: what tells relays apart best.
 QUICK: Final = ("bulk-down-1", "bulk-up-16", "pingpong-64-32", "churn-64", "beside-bulk")
 BACKGROUND: Final = _bulk("down", 1).load  # of beside-bulk
 # These are there for one question each; all other peers take part in everything.
