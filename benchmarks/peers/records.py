@@ -26,14 +26,14 @@ class Records:
         self._read = 0  # bytes, to the end of a line
         self._found = 0
 
-    def lost(self) -> int:
+    def lost(self, *, within: float = DEADLINE) -> int:
         """The losses that the relay has counted, once each connection is a record here or one of these."""
 
         def settled() -> bool:
             opened, gone = self._counted()
             return self._written() + gone == opened
 
-        assert eventually(settled, within=DEADLINE), (
+        assert eventually(settled, within=within), (
             f"{self._log}: {self._written()} records; connections and losses: {self._counted()}"
         )
         return self._counted()[1]
