@@ -3,6 +3,7 @@
 `pytest benchmarks/test_programs.py`, as root. One that is missing fails, and says how to get it.
 """
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -89,11 +90,12 @@ with PAIRS["{name}"].serving(place):
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_no_server_outlives_the_benchmarks(name: str) -> None:
+def test_no_server_outlives_the_benchmarks(name: str, tmp_path: Path) -> None:
     """Whoever kills a run would have a server on the machine for ever."""
     needs(name)
     argv = [sys.executable, "-c", KILLED.replace("{name}", name)]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}  # where what is killed leaves its folder
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
         assert process.stdout is not None
         pids = [int(word) for word in process.stdout.readline().split()]
         process.kill()
