@@ -19,7 +19,7 @@ from relaycore._engine import (
     setns,
     unshare,
 )
-from relaycore._facts import Address, Histogram, LiveFlow, Record, Settings
+from relaycore._facts import Address, Form, Histogram, LiveFlow, Record, Settings
 
 __all__ = [
     "BUILD",
@@ -32,6 +32,7 @@ __all__ = [
     "REASONS",
     "Address",
     "Engine",
+    "Form",
     "Histogram",
     "LiveFlow",
     "Record",

@@ -13,9 +13,10 @@ from relaycore._atomic cimport atomic_load
 from relaycore._core cimport Worker
 from relaycore._flow cimport DRAINING, SHUT, Flow, flow_lane
 from relaycore._libc cimport AF_INET, AF_INET6, inet_ntop, inet_pton
+from relaycore._lines cimport LINE_BYTES, PIECES, VALUES_BYTES, Form, Second, line_of
 from relaycore._mailbox cimport Settings, settings_free, settings_new
-from relaycore._ring cimport Finished
-from relaycore._stats cimport COUNTER_COUNT, DIAL_ERRNOS, HISTOGRAM_BUCKETS, Histogram, REASON_COUNT
+from relaycore._ring cimport Finished, ring_take
+from relaycore._stats cimport COUNTER_COUNT, DIAL_ERRNOS, HISTOGRAM_BUCKETS, Histogram, MAX_LISTENERS, REASON_COUNT
 
 
 cdef inline object addr_to_python(const Addr* a):
@@ -112,6 +113,52 @@ cdef inline tuple record_to_python(const Finished* f):
         f.id, f.listener, addr_to_python(&f.client), addr_to_python(&f.origin) if f.origin_known else None, f.bytes[0], f.bytes[1],
         f.started_ns, f.ended_ns, f.connected_ns - f.started_ns if f.connected_ns else -1, f.lane, f.reason, f.error,
     )
+
+
+cdef inline int form_from_python(Form* out, object given) except -1:
+    """ValueError for one that has other pieces, or too long ones. It holds pointers into what was given."""
+    cdef int i
+    cdef size_t total = 0
+    if len(given.pieces) != PIECES:
+        raise ValueError(f"Form: pieces: expected {PIECES}, found {len(given.pieces)}")
+    for i in range(PIECES):
+        out.pieces[i] = <bytes?>given.pieces[i]
+        out.sizes[i] = len(given.pieces[i])
+        total += out.sizes[i]
+    out.null = <bytes?>given.null
+    out.quote = <bytes?>given.quote
+    if total > LINE_BYTES - VALUES_BYTES or len(given.null) > 8 or len(given.quote) > 1:
+        raise ValueError(f"Form: expected pieces of {LINE_BYTES - VALUES_BYTES} bytes, a null of 8 and a quote of 1 at most")
+    return 0
+
+
+cdef inline list lines_to_python(
+    Worker* workers, uint32_t count, list forms, uint64_t to_wall_ns, int limit, tuple lanes, tuple reasons, dict errors,
+):
+    """Finished flows, taken out of the rings and spelt. A form for each listener; words by the number that the engine has for them."""
+    cdef Form known[MAX_LISTENERS]
+    cdef Finished finished
+    cdef Second last
+    cdef char line[LINE_BYTES]
+    cdef const char* cause
+    cdef bytes error
+    cdef list out = []
+    cdef uint32_t w
+    for w in range(<uint32_t>len(forms)):
+        form_from_python(&known[w], forms[w])
+    memset(&last, 0, sizeof(Second))
+    for w in range(count):
+        while len(out) < limit and ring_take(&workers[w].ring, &finished):
+            cause = NULL
+            if finished.error:
+                error = errors.get(finished.error, str(finished.error)).encode()
+                cause = error
+            size = line_of(
+                line, &known[finished.listener], &finished, to_wall_ns, <bytes>lanes[finished.lane], <bytes>reasons[finished.reason],
+                cause, &last,
+            )
+            out.append(line[:size])
+    return out
 
 
 cdef inline tuple flow_to_python(const Flow* f, int worker):

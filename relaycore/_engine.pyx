@@ -19,8 +19,8 @@ from relaycore._facts import Histogram, LiveFlow, Record
 from relaycore._atomic cimport atomic_acquire, atomic_exchange, atomic_load
 from relaycore._check cimport RELAY_BUILD
 from relaycore._convert cimport (
-    addr_from_python, bytes_to_python, counters_to_python, dial_errors_to_python, flow_to_python, histograms_to_python,
-    opened_to_python, reasons_to_python, record_to_python, settings_from_python,
+    addr_from_python, bytes_to_python, counters_to_python, dial_errors_to_python, flow_to_python,
+    histograms_to_python, lines_to_python, opened_to_python, reasons_to_python, record_to_python, settings_from_python,
 )
 from relaycore._core cimport MAX_SOCKETS, TURN_BYTES, Listener, Shared, Worker
 from relaycore._flow cimport Capture, Direction, Flow
@@ -54,6 +54,8 @@ COUNTERS = (
     "pipes_exhausted", "pipes_denied", "pending_exhausted", "records_lost", "resets_forced", "urgent_bytes", "to_splice", "to_copy",
     "turns",
 )
+LANE_WORDS = tuple(word.encode() for word in LANES)
+REASON_WORDS = tuple(word.encode() for word in REASONS)
 HISTOGRAMS = ("connect_seconds", "duration_seconds", "flow_bytes")
 
 if len(REASONS) != REASON_COUNT or len(COUNTERS) != COUNTER_COUNT:
@@ -211,12 +213,24 @@ cdef class Engine:
         for i in range(self.worker_count):
             while len(out) < limit and ring_take(&self.workers[i].ring, &finished):
                 out.append(Record._make(record_to_python(&finished)))
+        self.listen_for_records()
+        return out
+
+    def lines(self, forms, to_wall_ns, limit=4096):
+        if len(forms) != self.shared.listener_count:
+            raise ValueError(f"lines: expected a form for each of {self.shared.listener_count} listeners, found {len(forms)}")
+        sys_eventfd_clear(self.shared.wake_fd)
+        out = lines_to_python(self.workers, self.worker_count, forms, to_wall_ns, limit, LANE_WORDS, REASON_WORDS, errorcode)
+        self.listen_for_records()
+        return out
+
+    cdef void listen_for_records(self):
+        """What was pushed before Python said that it waits has rung nobody: ring for it here."""
+        cdef uint32_t i
         atomic_exchange(&self.shared.asleep, 1)
         for i in range(self.worker_count):
-            # What was pushed before the line above rang nobody: ring for it here.
             if self.workers[i].ring.taken != atomic_acquire(&self.workers[i].ring.pushed):
                 sys_eventfd_ring(self.shared.wake_fd)
-        return out
 
     def counters(self):
         return dict(zip(COUNTERS, counters_to_python(self.workers, self.worker_count)))

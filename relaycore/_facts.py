@@ -1,6 +1,6 @@
 """The facts that go between the engine and Python, as plain tuples with names.
 
-Owns: Settings, Record, LiveFlow, Histogram. Who may touch it: the engine makes and reads them, everybody may.
+Owns: Settings, Record, Form, LiveFlow, Histogram. Who may touch it: the engine makes and reads them, everybody may.
 Never here: behaviour.
 """
 
@@ -41,6 +41,16 @@ class Record(NamedTuple):
     lane: int  # index of LANES; of phase and reason likewise
     reason: int
     error: int  # the errno that decided, 0: none
+
+
+class Form(NamedTuple):
+    """How a finished flow of one listener is spelt on a line of the log."""
+
+    pieces: Sequence[
+        bytes
+    ]  # before time, flow, client, origin, sent, received, duration, connect, lane, reason, error; the end
+    null: bytes  # of what never was
+    quote: bytes  # around words; may be empty
 
 
 class LiveFlow(NamedTuple):

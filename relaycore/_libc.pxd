@@ -89,6 +89,9 @@ cdef extern from *:
     struct timespec:
         long tv_sec
         long tv_nsec
+    ctypedef long time_t
+    struct tm:
+        int tm_year
     struct pollfd:
         int fd
         short events
@@ -149,6 +152,8 @@ cdef extern from *:
     int c_munmap "munmap"(void* place, size_t size) nogil
     int c_sigfillset "sigfillset"(sigset_t* set) nogil
     int c_pthread_sigmask "pthread_sigmask"(int how, const sigset_t* set, sigset_t* old) nogil
+    tm* gmtime_r(const time_t* when, tm* out) nogil
+    size_t strftime(char* out, size_t room, const char* form, const tm* parts) nogil
     const char* inet_ntop(int family, const void* address, char* out, socklen_t size) nogil
     int inet_pton(int family, const char* text, void* out) nogil
     uint16_t htons(uint16_t value) nogil

@@ -4,12 +4,11 @@ Owns: the fields of access records, of live flows and of `stats`, and the names,
 Never here: a change of anything; an address or any other word of a peer in a label.
 """
 
-import errno
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from relaycore import BUILD, LANES, PHASES, REASONS, Address, Engine, LiveFlow, Record
+from relaycore import BUILD, LANES, PHASES, Address, Engine, LiveFlow
 from sidecar import __version__
 from sidecar.config import Endpoint, Listener
 from sidecar.report import Family, Fields, Sample, histogram_samples
@@ -65,23 +64,25 @@ class Facts:
         self._listeners = listeners
         self._started = time.time()
 
-    def access(self, record: Record) -> Fields:
-        """The fields of one access record."""
-        listener = self._listeners[record.listener].listener
-        return {
-            "flow": record.flow,
-            "listener": listener.name,
-            "direction": listener.direction,
-            "client": _written(record.client),
-            "origin": _written(record.origin),
-            "bytes_sent": record.bytes_sent,
-            "bytes_received": record.bytes_received,
-            "duration_ms": _milliseconds(record.ended_ns - record.started_ns),
-            "connect_ms": _milliseconds(record.connect_ns) if record.connect_ns >= 0 else None,
-            "lane": LANES[record.lane],
-            "reason": REASONS[record.reason],
-            "error": errno.errorcode.get(record.error, str(record.error)) if record.error else None,
-        }
+    def access(self, value: Callable[[int], object]) -> list[Fields]:
+        """The fields of access records, per listener: value(n) stands for the n-th that a flow has, in the engine's order."""
+        return [
+            {
+                "flow": value(0),
+                "listener": listener.name,
+                "direction": listener.direction,
+                "client": value(1),
+                "origin": value(2),
+                "bytes_sent": value(3),
+                "bytes_received": value(4),
+                "duration_ms": value(5),
+                "connect_ms": value(6),
+                "lane": value(7),
+                "reason": value(8),
+                "error": value(9),
+            }
+            for listener, _, _ in self._listeners
+        ]
 
     def live_flow(self, flow: LiveFlow, now_ns: int) -> Fields:
         """One row of `flows`."""

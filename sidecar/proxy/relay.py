@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Mapping
 
+from relaycore import Form
 from sidecar import __version__
 from sidecar.addresses import own_networks
 from sidecar.admin import Admin, Arguments, Page
@@ -26,8 +27,9 @@ from sidecar.proxy.title import show_title
 from sidecar.report import Report, exposition
 from sidecar.report.flows import MOST_ROWS, parse_query, select
 from sidecar.report.prometheus import CONTENT_TYPE
+from sidecar.report.records import MARKS
 
-RECORDS_AT_ONCE = 1024  # some ten milliseconds of formatting, between which probes and signals are served
+RECORDS_AT_ONCE = 2048  # some milliseconds, between which probes and signals are served
 RECORDS_PAUSE_SECONDS = 0.02  # so that a wake-up finds a batch of records, not one
 ADDRESSES_PAUSE_SECONDS = 0.1  # a routing daemon may change thousands
 TITLE_SECONDS = 1.0
@@ -47,6 +49,7 @@ class Relay:
         self._report = report
         self._networks = started.own_networks
         self._facts = Facts(started.engine, started.listeners)
+        self._access_forms = self._spell_access()
         self._loop = Loop()
         self._since = time.monotonic()
         self._title = ""
@@ -134,12 +137,9 @@ class Relay:
 
     def _record_finished(self) -> bool:
         """Records of the flows that have finished; whether there may be more."""
-        records = self._engine.records(RECORDS_AT_ONCE)
-        to_wall_clock = time.time_ns() - time.monotonic_ns()
-        self._report.batch(
-            "info", "access", ((record.ended_ns + to_wall_clock, self._facts.access(record)) for record in records)
-        )
-        return len(records) == RECORDS_AT_ONCE
+        lines = self._engine.lines(self._access_forms, time.time_ns() - time.monotonic_ns(), RECORDS_AT_ONCE)
+        self._report.access_lines(lines)
+        return len(lines) == RECORDS_AT_ONCE
 
     def _watch_addresses(self) -> None:
         self._loop.watch(self._started.watcher.fileno(), READABLE, self._on_addresses)
@@ -258,6 +258,7 @@ class Relay:
             changes = changes._replace(restart=[*changes.restart, *changes.rules], rules=[])
         self._config = with_live_keys(self._config, fresh)
         self._report.configure(self._config.log)
+        self._access_forms = self._spell_access()
         self._configure_engine()
         for problem in fresh.warnings:
             self._report.warn(problem)
@@ -265,6 +266,11 @@ class Relay:
         if not self._started.companion:
             self._started.rules.expect(fresh)
         return changes
+
+    def _spell_access(self) -> list[Form]:
+        """Access records in the report's format: the engine fills in what it knows of each flow."""
+        records = self._facts.access(MARKS.__getitem__)
+        return [Form(*self._report.form("info", "access", fields)) for fields in records]
 
     def _configure_engine(self) -> None:
         capacity, mark = self._started.capacity, self._started.mark

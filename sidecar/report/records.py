@@ -7,8 +7,8 @@ Never here: a payload; a write (writer); a line without an end, whatever a field
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
 
 from sidecar.config.schema import Log
 from sidecar.errors import Problem
@@ -59,6 +59,32 @@ def _plain(value: object) -> str:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else _json(value)
 
 
+class Form(NamedTuple):
+    """What stands between the values of a record; the time is the first of them."""
+
+    pieces: Sequence[bytes]
+    null: bytes
+    quote: bytes
+
+
+class Spelling(NamedTuple):
+    """A format: how a record is spelt whose fields are known, and what those need to know who spell fields themselves."""
+
+    line: Callable[[int, str, str, Fields], str]
+    null: bytes
+    quote: bytes
+
+
+TEXT: Final = Spelling(text_line, null=b"-", quote=b"")
+JSON: Final = Spelling(json_line, null=b"null", quote=b'"')
+# Both formats show them as they are, and the plus sign is in no name of a listener.
+MARKS: Final = tuple(float(f"1e+{100 + number}") for number in range(10))
+
+
+def _encoded(line: str) -> bytes:
+    return line.encode("utf-8", "backslashreplace")
+
+
 class Report:
     """Records go to stdout, messages (a problem on one line) to stderr; neither can block. For the main thread alone."""
 
@@ -71,7 +97,8 @@ class Report:
     def configure(self, log: Log) -> None:
         """Take level, format and queue of a configuration, from the next record on."""
         as_text = log.format == "text" or (log.format == "auto" and os.isatty(self._stdout))
-        self._line = text_line if as_text else json_line
+        self._spelling = TEXT if as_text else JSON
+        self._line = self._spelling.line
         self._lowest = LEVELS.index(log.level)
         self._records.limit = log.queue
         self.access = log.access and self.writes("info")  # whether access records are wanted
@@ -82,24 +109,34 @@ class Report:
 
     def record(self, level: str, event: str, **fields: object) -> None:
         """Something that happened now."""
-        self.batch(level, event, [(time.time_ns(), fields)])
-
-    def batch(self, level: str, event: str, records: Iterable[tuple[int, Fields]]) -> None:
-        """Things that happened at these times (wall clock, nanoseconds), in this order."""
         if self.writes(level):
-            self._records.put(self._line(wall_ns, level, event, fields) for wall_ns, fields in records)
+            self._records.put([_encoded(self._line(time.time_ns(), level, event, fields))])
+
+    def form(self, level: str, event: str, fields: Fields) -> "Form":
+        """How others spell records as this report would; MARKS stand for their values, in their order."""
+        line = self._line(0, level, event, fields)
+        pieces = []
+        for mark in (timestamp(0), *map(str, MARKS)):
+            piece, _, line = line.partition(mark)
+            pieces.append(piece.encode())
+        return Form((*pieces, line.encode()), null=self._spelling.null, quote=self._spelling.quote)
+
+    def access_lines(self, lines: Iterable[bytes]) -> None:
+        """Access records that were spelt by such a form."""
+        if self.access:
+            self._records.put(lines)
 
     def warn(self, problem: Problem, event: str = "warning", fields: Fields | None = None) -> None:
         """Something that is not as it should be, though the relay goes on. The record may have fields of its own."""
         self.record("warn", event, **({"message": str(problem)} if fields is None else fields))
         if self.writes("warn"):
-            self._messages.put([f"warning: {problem}\n"])
+            self._messages.put([_encoded(f"warning: {problem}\n")])
 
     def refuse(self, event: str, problems: Iterable[Problem]) -> None:
         """Something that was asked for and not done, and why."""
         lines = [str(problem) for problem in problems]
         self.record("error", event, errors=lines)
-        self._messages.put(f"{line}\n" for line in lines)
+        self._messages.put(_encoded(f"{line}\n") for line in lines)
 
     @property
     def dropped(self) -> int:

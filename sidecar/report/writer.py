@@ -34,13 +34,13 @@ class Writer:
         """Start writing, also what was put before."""
         self._thread.start()
 
-    def put(self, lines: Iterable[str]) -> None:
+    def put(self, lines: Iterable[bytes]) -> None:
         """Queue lines, each with its newline."""
-        encoded = [line.encode("utf-8", "backslashreplace") for line in lines]
+        fresh = list(lines)
         with self._change:
             room = max(0, self.limit - len(self._lines))
-            self._lines.extend(encoded[:room])
-            self.dropped += len(encoded[room:])
+            self._lines.extend(fresh[:room])
+            self.dropped += len(fresh[room:])
             self._change.notify()
 
     def settle(self, seconds: float) -> None:

@@ -8,7 +8,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from relaycore._addr cimport Addr, Networks, addr_from_sockaddr, addr_same, addr_to_sockaddr, networks_free, networks_hold
-from relaycore._convert cimport addr_from_python, addr_to_python, networks_from_python
+from relaycore._convert cimport addr_from_python, addr_to_python, form_from_python, networks_from_python
 from relaycore._core cimport Worker, queue_holds, queue_pop, queue_push
 from relaycore._dial cimport dial_reason
 from relaycore._flow cimport (
@@ -16,6 +16,7 @@ from relaycore._flow cimport (
     HalfState, half_can_step, half_next, verdict_on,
 )
 from relaycore._libc cimport sockaddr_storage
+from relaycore._lines cimport LINE_BYTES, Form, Second, line_of
 from relaycore._pipe cimport NO_PIPE, PipePool, pipe_drop, pipe_give, pipe_pool_free, pipe_pool_make, pipe_take
 from relaycore._ring cimport RING_SLOTS, Finished, Ring, ring_free, ring_make, ring_push, ring_reserve, ring_take
 from relaycore._stats cimport NO_REASON, Stats, histogram_bucket
@@ -234,3 +235,35 @@ def share_of_bulk(uint32_t turn_bytes, uint64_t begun_ns, uint64_t now_ns, uint6
     """(bytes of a flow's turn, until when)"""
     share = bulk_share(turn_bytes, begun_ns, now_ns, brisk_ns)
     return share.turn_bytes, share.until_ns
+
+
+def line(object given, uint64_t flow, str client_host, int client_port, object origin, uint64_t sent, uint64_t received,
+         uint64_t started_ns, uint64_t connected_ns, uint64_t ended_ns, uint64_t to_wall_ns, bytes lane, bytes reason, object error):
+    """A finished flow as a line of this form, and the same again with what the first has left of the second."""
+    cdef Form form
+    cdef Finished finished
+    cdef Second last
+    cdef char text[LINE_BYTES]
+    cdef const char* cause = NULL
+    memset(&finished, 0, sizeof(Finished))
+    memset(&last, 0, sizeof(Second))
+    form_from_python(&form, given)
+    addr_from_python(&finished.client, client_host, client_port)
+    finished.origin_known = origin is not None
+    if origin is not None:
+        addr_from_python(&finished.origin, origin[0], origin[1])
+    finished.id = flow
+    finished.bytes[0] = sent
+    finished.bytes[1] = received
+    finished.started_ns = started_ns
+    finished.connected_ns = connected_ns
+    finished.ended_ns = ended_ns
+    if error is not None:
+        cause = <bytes>error
+    found = []
+    for _ in range(2):
+        size = line_of(text, &form, &finished, to_wall_ns, lane, reason, cause, &last)
+        found.append(text[:size])
+    if found[0] != found[1]:
+        raise AssertionError(f"{found[0]} became {found[1]}")
+    return found[0]

@@ -29,7 +29,7 @@ PAGE = ROOT / "docs" / "operations.md"
 HOLE = "…"  # stands on the page, and here, for what a message fills in
 
 # Which argument of a call is the event of a record, and which what a message expected.
-EVENT_AT = {"record": 1, "batch": 1, "warn": 1, "refuse": 0, "_line": 2}
+EVENT_AT = {"record": 1, "form": 1, "warn": 1, "refuse": 0, "_line": 2}
 EXPECTED_AT = {"Problem": 1, "_refusal": 1, "refuse": 1, "warn": 1, "_problem": 1, "_problem_in_file": 1}
 # The functions that make the fields of records which are not named in a call.
 FIELDS_IN = {

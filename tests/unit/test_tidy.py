@@ -29,7 +29,7 @@ SIDECAR = [path for path in SOURCES if path.is_relative_to(ROOT / "sidecar")]
 # From the ground up: a room takes from rooms before it, never from one after it.
 ENGINE_ORDER = (
     *("_libc", "_check", "_atomic", "_sys", "_addr", "_stats", "_wheel", "_pipe", "_flow", "_table", "_move"),
-    *("_ring", "_mailbox", "_core", "_close", "_spoof", "_dial", "_accept", "_step", "_sweep", "_worker"),
+    *("_ring", "_lines", "_mailbox", "_core", "_close", "_spoof", "_dial", "_accept", "_step", "_sweep", "_worker"),
     *("_make", "_convert", "_engine"),
 )
 SIDECAR_ORDER = (

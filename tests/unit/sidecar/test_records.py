@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sidecar.config import Flags, load_config
 from sidecar.errors import Problem
 from sidecar.report import Report
-from sidecar.report.records import MOST_CHARS, json_line, text_line, timestamp
+from sidecar.report.records import MARKS, MOST_CHARS, json_line, text_line, timestamp
 from tests.unit.sidecar.conftest import Load
 
 WHEN = 1_700_000_000_123_456_789
@@ -131,7 +131,31 @@ def test_dropped_records_are_told(load: Load, count: int) -> None:
     """Nobody would know that the log has a gap."""
 
     def say(report: Report) -> None:
-        report.batch("info", "x", [(WHEN, {})] * (16 + count))
+        report.access_lines([b'{"event":"access"}\n'] * (16 + count))
 
     records, _ = reported(load, "[log]\nqueue = 16\n", say)
     assert [json.loads(line)["records"] for line in records[16:]] == ([count] if count else [])
+
+
+def test_a_form_is_a_record_without_its_values(load: Load) -> None:
+    """What the engine spells would look otherwise than what Python does."""
+    fields = {"flow": MARKS[0], "listener": "in-1", "client": MARKS[1], **{f"f{n}": MARKS[n] for n in range(2, 10)}}
+    found = {}
+    for name in ("json", "text"):
+        report = Report(load(f'[log]\nformat = "{name}"\n').log)
+        found[name] = report.form("info", "access", fields)
+    assert found["json"].pieces[:3] == (
+        b'{"time":"',
+        b'","level":"info","event":"access","flow":',
+        b',"listener":"in-1","client":',
+    )
+    assert (found["json"].pieces[-1], found["json"].null, found["json"].quote) == (b"}\n", b"null", b'"')
+    assert found["text"].pieces[:3] == (b"", b" info  access  flow=", b" listener=in-1 client=")
+    assert (found["text"].pieces[-1], found["text"].null, found["text"].quote) == (b"\n", b"-", b"")
+
+
+def test_access_lines_are_not_written_when_they_are_not_wanted(load: Load) -> None:
+    """After a reload with `access = false`, what the engine had counted before would still come."""
+    for text, wanted in (("", 1), ("access = false", 0), ('level = "warn"', 0)):
+        lines, _ = reported(load, f"[log]\n{text}\n", lambda report: report.access_lines([b"{}\n"]))
+        assert len(lines) == wanted

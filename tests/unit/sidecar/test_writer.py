@@ -49,7 +49,7 @@ def test_put_never_waits_for_a_reader() -> None:
     writer = Writer(descriptor, 100, told)
     writer.start()
     for number in range(5000):
-        writer.put([f"{number} {'x' * 1000}\n"])
+        writer.put([b"%d %s\n" % (number, b"x" * 1000)])
     assert 4000 < writer.dropped <= 5000 - 100
     writer.close(0.01)
     os.close(reader)
@@ -59,11 +59,11 @@ def test_what_is_written_is_in_order_and_whole() -> None:
     """Records would be mixed up or torn."""
     reader, descriptor = os.pipe()
     writer = Writer(descriptor, 100_000, told)
-    lines = [f"{number} {'x' * (number % 700)}\n" for number in range(10_000)]
+    lines = [b"%d %s\n" % (number, b"x" * (number % 700)) for number in range(10_000)]
     for at in range(0, len(lines), 100):
         writer.put(lines[at : at + 100])
     writer.start()
-    with os.fdopen(reader) as file:
+    with os.fdopen(reader, "rb") as file:
         assert [file.readline() for _ in lines] == lines
     writer.close(5)
     os.close(descriptor)
@@ -73,10 +73,10 @@ def test_a_full_disk_is_told_once_when_there_is_room_again(monkeypatch: pytest.M
     """The gap would go unnoticed, or each lost record would be told by one more."""
     disk = Disk(monkeypatch)
     writer = Writer(1, 100, told)
-    writer.put(["a\n", "b\n", "c\n"])
+    writer.put([b"a\n", b"b\n", b"c\n"])
     writer.start()
     disk.tried.acquire()
-    writer.put(["d\n"])
+    writer.put([b"d\n"])
     disk.let(1, room=0)
     disk.tried.acquire()
     disk.let(1, room=10**9)
@@ -91,10 +91,10 @@ def test_a_torn_line_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a full disk, the first record would be glued to half of another one and lost with it."""
     disk = Disk(monkeypatch)
     writer = Writer(1, 100, told)
-    writer.put(["first\n", "second\n"])
+    writer.put([b"first\n", b"second\n"])
     writer.start()
     disk.tried.acquire()
-    writer.put(["third\n"])
+    writer.put([b"third\n"])
     disk.let(2, room=9)
     disk.tried.acquire()
     disk.tried.acquire()
@@ -109,10 +109,10 @@ def test_a_descriptor_that_is_non_blocking_is_waited_for() -> None:
     reader, descriptor = os.pipe()
     fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_NONBLOCK)
     writer = Writer(descriptor, 100_000, told)
-    line = "x" * 999 + "\n"
+    line = b"x" * 999 + b"\n"
     writer.put([line] * 1000)
     writer.start()
-    with os.fdopen(reader) as file:
+    with os.fdopen(reader, "rb") as file:
         assert all(file.readline() == line for _ in range(1000))
     assert writer.dropped == 0
     writer.close(5)
@@ -125,7 +125,7 @@ def test_a_reader_that_has_gone_is_survived() -> None:
     os.close(reader)
     writer = Writer(descriptor, 100, told)
     writer.start()
-    writer.put(["a\n"])
+    writer.put([b"a\n"])
     writer.close(5)
     assert writer.dropped == 1
     os.close(descriptor)
@@ -135,7 +135,7 @@ def test_settle_waits_for_the_queue_and_no_longer(monkeypatch: pytest.MonkeyPatc
     """The last records of a drain would be dropped though somebody reads; or the end would never come."""
     disk = Disk(monkeypatch)
     writer = Writer(1, 10_000, told)
-    writer.put(["a\n"] * (BATCH_LINES + 1))
+    writer.put([b"a\n"] * (BATCH_LINES + 1))
     writer.start()
     writer.settle(0.01)
     assert disk.written == b""
@@ -158,8 +158,8 @@ def test_a_writer_with_nothing_to_say_ends_at_once() -> None:
 def test_the_limit_holds() -> None:
     """Memory would grow with the time that nobody reads."""
     writer = Writer(1, 3, told)
-    writer.put(["x\n"] * 2)
-    writer.put(["x\n"] * 5)
+    writer.put([b"x\n"] * 2)
+    writer.put([b"x\n"] * 5)
     assert writer.dropped == 4
     assert len(writer._lines) == 3
 
