@@ -18,7 +18,7 @@ import pytest
 from benchmarks.measure import Place
 from benchmarks.peers import PEERS, Peer
 from benchmarks.programs import PAIRS, Pair
-from benchmarks.workloads import QUICK, WORKLOADS, Workload
+from benchmarks.workloads import QUICK, WORKLOADS, Workload, rows
 
 TWO_THREADS = "-2"  # the end of a peer's name
 ROUNDS, QUICK_ROUNDS = 5, 3
@@ -46,8 +46,9 @@ def chosen_workloads(config: pytest.Config) -> list[str]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "workload" in metafunc.fixturenames:
-        metafunc.parametrize("workload", chosen_workloads(metafunc.config))
+    if "row" in metafunc.fixturenames:
+        chosen = rows(chosen_workloads(metafunc.config))
+        metafunc.parametrize("row", chosen, ids=[row[0] if len(row) == 1 else WORKLOADS[row[0]].family for row in chosen])
 
 
 class Run:

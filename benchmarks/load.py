@@ -33,6 +33,7 @@ except ImportError as missing:
 _BACKLOG = 8192
 _CONNECT_SECONDS = 5.0
 _ASK = b"x" * 64
+_CHUNK = 1 << 20
 _FRACTIONS = {"p50_us": 0.5, "p90_us": 0.9, "p99_us": 0.99, "p999_us": 0.999}
 
 
@@ -151,6 +152,29 @@ def bulk(options: argparse.Namespace) -> None:
     say(**found, errors=errors + Counter(client.errors()))
 
 
+def transfer(options: argparse.Namespace) -> None:
+    """Connections one after the other, each of which carries exactly so many bytes: the sink says that they arrived."""
+    errors: Counter[str] = Counter()
+    chunk = memoryview(bytes(min(options.bytes, _CHUNK)))
+    count, begun, cpu = 0, time.monotonic(), time.process_time()
+    while not errors and (count < options.connections or time.monotonic() - begun < options.seconds):
+        try:
+            with socket.create_connection((options.to, options.port), _CONNECT_SECONDS) as sock:
+                sock.settimeout(options.grace)
+                for rest in range(options.bytes, 0, -len(chunk)):
+                    sock.sendall(chunk[:rest])
+                arrived = told(sock, options.grace)
+        except OSError as error:
+            errors[named(error)] += 1
+            continue
+        if arrived == options.bytes:
+            count += 1
+        else:
+            errors["EOF"] += 1
+    seconds, cpu = time.monotonic() - begun, time.process_time() - cpu
+    say(connections=count, bytes=count * options.bytes, seconds=seconds, cpu_s=cpu, errors=errors)
+
+
 def told(sock: socket.socket, seconds: float) -> int | None:
     """What the sink says that it received; None of one that did not hear of the end, or whose answer did not come back."""
     sock.settimeout(seconds)
@@ -228,6 +252,11 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     role.add_argument("--direction", choices=["up", "down"], required=True)
     for reader in (server, role):
         reader.add_argument("--copy", action="store_true", help="read bulk into memory; default: discard it in the kernel")
+    role = client("transfer", transfer, "one connection after the other, so many bytes up each", lasts=False)
+    role.set_defaults(direction="up")
+    role.add_argument("--bytes", type=at_least(int, 1), default=1_000_000)
+    role.add_argument("--seconds", type=at_least(float, 0), default=0, help="as many more as begin in them")
+    role.add_argument("--grace", type=at_least(float, 0), default=5.0, metavar="SECONDS", help="for each answer")
     role = client("hold", hold, "open connections and hold them until stdin ends", lasts=False)
     role.add_argument("--ask", action="store_true", help="one echo on each before it counts as open")
 

@@ -8,21 +8,34 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.calls import counted
 from benchmarks.peers import BESIDE_CLIENT, PEERS, Running
 from benchmarks.programs import PAIRS
-from benchmarks.workloads import BACKGROUND, ECHO_PORT, IDLE_CONNECTIONS, SOURCE_PORT, Facts, Workload, figures
+from benchmarks.workloads import (
+    BACKGROUND,
+    ECHO_PORT,
+    IDLE_CONNECTIONS,
+    MB,
+    SOURCE_PORT,
+    Facts,
+    Workload,
+    calls_each,
+    figures,
+)
 from tests.support.netns import Namespace
 from tests.support.network import SERVER, V4, Network
 from tests.support.relay import PROGRAM
 
 LOAD = (sys.executable, "-m", "benchmarks.load")
 PATIENCE_SECONDS = 30  # beyond the time that a load was given
-KIB, MB = 1024, 1e6
+TRACED_SECONDS = 0.1, 0.4  # of two loads of which the calls are counted
+KIB = 1024
 # A churn uses a port for each connection, and the default range ends at about 14,000 of them a second.
 PORTS = {
     "net.ipv4.ip_local_port_range": "1024 65535",
@@ -47,7 +60,7 @@ class Place:
     def measure(self, workload: Workload, seconds: float) -> dict[str, float]:
         """The figures of one round."""
         if workload.family == "idle":
-            return self._idle(workload)
+            return self._idle()
         if workload.family == "process":
             return {"rss_mb": self._rss_bytes() / MB}
         if workload.family == "start":
@@ -57,28 +70,41 @@ class Place:
                 told = self._run((*workload.load, "--seconds", str(seconds), "--warmup", "0.5"))
                 background.kill()
             return figures(workload, told, None)
+        if workload.family == "syscalls":
+            few, more = (counted(self.running.pids(), partial(self._told, workload, each)) for each in TRACED_SECONDS)
+            return calls_each(few, more)
+        if workload.family == "open":
+            with self._held(workload.idle):
+                return {**self._timed(workload, seconds), "rss_mb": self._rss_bytes() / MB}
         if workload.program:
-            pair = PAIRS[workload.program]
-            with pair.serving(self.network.server):
-                return self._counted(workload, lambda: pair.asked(self._near, workload.load, SERVER[V4], seconds))
-        return self._counted(workload, lambda: self._run((*workload.load, "--seconds", str(seconds))))
+            with PAIRS[workload.program].serving(self.network.server):
+                return self._timed(workload, seconds)
+        return self._timed(workload, seconds)
 
-    def _counted(self, workload: Workload, run: Callable[[], Facts]) -> dict[str, float]:
+    def _timed(self, workload: Workload, seconds: float) -> dict[str, float]:
         """What a load found, and what it cost the peer: the time that its threads ran, and records that its log lost."""
         lost, before = self.running.records_lost(), self._cpu_ns()
-        told = run()
+        told = self._told(workload, seconds)
         found = figures(workload, told, None if before is None else (self._cpu_ns() or 0) - before)
         return found if lost is None else {**found, "records_lost": (self.running.records_lost() or 0) - lost}
 
-    def _idle(self, workload: Workload) -> dict[str, float]:
+    def _idle(self) -> dict[str, float]:
         before = self._rss_bytes()
-        with self._load((*workload.load, "--connections", str(IDLE_CONNECTIONS), "--ask")) as holding:
+        with self._held(IDLE_CONNECTIONS):
+            return {"rss_bytes_per_connection": (self._rss_bytes() - before) / IDLE_CONNECTIONS}
+
+    @contextmanager
+    def _held(self, count: int) -> Iterator[None]:
+        """So many connections are open meanwhile, and nothing comes on them."""
+        if not count:
+            yield
+            return
+        with self._load(("hold", "--port", str(ECHO_PORT), "--connections", str(count), "--ask")) as holding:
             assert holding.stdout is not None
-            count = int(json.loads(holding.stdout.readline())["open"])
-            grown = self._rss_bytes() - before
+            held = int(json.loads(holding.stdout.readline())["open"])
+            assert held == count, f"{held} of {count} connections"
+            yield
             holding.communicate(timeout=PATIENCE_SECONDS)
-        assert count == IDLE_CONNECTIONS, f"{count} of {IDLE_CONNECTIONS} connections"
-        return {"rss_bytes_per_connection": grown / count}
 
     def _start(self) -> dict[str, float]:
         """From the command to the record that connections are taken, with everything at its default."""
@@ -92,6 +118,12 @@ class Place:
             taken = time.monotonic() - begun
             process.terminate()
         return {"start_ms": taken * 1000}
+
+    def _told(self, workload: Workload, seconds: float) -> Facts:
+        """What one load counted, of the load generator's or of a program's."""
+        if workload.program:
+            return PAIRS[workload.program].asked(self._near, workload.load, SERVER[V4], seconds)
+        return self._run((*workload.load, "--seconds", str(seconds)))
 
     def _run(self, words: Sequence[str]) -> Any:
         with self._load(words) as load:

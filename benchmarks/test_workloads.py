@@ -3,8 +3,10 @@
 Owns: the order, and the line of progress. Nothing is asserted of a time: what the figures mean, page and compare tell.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from itertools import product
+from typing import TypeVar
 
 import pytest
 
@@ -12,21 +14,31 @@ from benchmarks.conftest import Places, Run
 from benchmarks.measure import Place
 from benchmarks.workloads import WORKLOADS, takes_part
 
+Each = TypeVar("Each")
 
-def test_workload(workload: str, run: Run, places: Places, say: Callable[[str], None]) -> None:
-    """A row of the results."""
-    chosen = WORKLOADS[workload]
-    if how := run.note_program(chosen.program):
+
+def test_workload(row: tuple[str, ...], run: Run, places: Places, say: Callable[[str], None]) -> None:
+    """A row of the results, or the points of a line."""
+    points = [WORKLOADS[name] for name in row]
+    program = points[0].program
+    if how := run.note_program(program):
         run.write()
-        pytest.fail(f"{chosen.program} is missing: {how}", pytrace=False)
-    names = [name for name in places.names if takes_part(chosen, name)]
+        pytest.fail(f"{program} is missing: {how}", pytrace=False)
+    names = [name for name in places.names if takes_part(points[0], name)]
     for number in range(run.rounds):
-        turned = names[number % len(names) :] + names[: number % len(names)]
-        for name in turned:
+        for name, workload in product(turned(names, number), turned(points, number)):
             with ExitStack() as stack:
-                place = Place(name, stack) if chosen.fresh else places.of(name, chosen)
-                figures = place.measure(chosen, run.seconds)
-            run.add(workload, name, number, figures)
+                place = Place(name, stack) if workload.fresh else places.of(name, workload)
+                figures = place.measure(workload, run.seconds)
+            run.add(workload.name, name, number, figures)
             shown = ", ".join(f"{figure} {value:.4g}" for figure, value in figures.items())
-            say(f"{workload} {number + 1}/{run.rounds} {name}: {shown}")
+            say(f"{workload.name} {number + 1}/{run.rounds} {name}: {shown}")
     run.write()
+
+
+def turned(each: Sequence[Each], number: int) -> Sequence[Each]:
+    """Another one is the first in each round."""
+    if not each:
+        return each
+    first = number % len(each)
+    return [*each[first:], *each[:first]]

@@ -3,13 +3,17 @@
 Owns: their names, which results, pages and comparisons go by. Never here: a process (measure), a peer (peers).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import groupby
 from typing import Final, NamedTuple
 
 ECHO_PORT, SINK_PORT, SOURCE_PORT = 7007, 7008, 7009
 IDLE_CONNECTIONS: Final = 9000
 NO_RELAY: Final = "direct"
-NS_PER_US, GB = 1000, 1e9
+COMPARED: Final = ("relay-sidecar", "haproxy", "haproxy-tuned")  # where every peer would take too long
+CURVES: Final = ("open", "size")  # families whose workloads are points of one line
+ACTIVE: Final = 32  # of the connections of `open`
+NS_PER_US, MB, GB = 1000, 1_000_000, 1e9
 
 Facts = Mapping[str, float]
 
@@ -18,9 +22,10 @@ class Workload(NamedTuple):
     """One row of the results."""
 
     name: str
-    family: str  # by what is counted: bulk | pingpong | churn | beside | idle | process | start
+    family: str  # by what is counted: bulk | pingpong | churn | beside | open | size | syscalls | idle | process | start
     load: tuple[str, ...] = ()  # of benchmarks.load or a program, without the server's address and the time
     peers: tuple[str, ...] = ()  # these alone
+    idle: int = 0  # connections that are open meanwhile
     fresh: bool = False  # each round has a peer that has just started: memory that was used once is kept
     program: str = ""  # of benchmarks.programs, instead of the load generator
     beside_client: bool = False  # client and relay in one namespace, as in a pod, instead of a gateway between them
@@ -42,6 +47,20 @@ def _churn(connections: int) -> Workload:
     return Workload(f"churn-{connections}", "churn", words)
 
 
+def _open(connections: int) -> Workload:
+    idle = connections - ACTIVE
+    return Workload(f"open-{connections}", "open", _pingpong(64, ACTIVE).load, COMPARED, idle, fresh=True)
+
+
+def _size(megabytes: int) -> Workload:
+    words = ("transfer", "--port", str(SINK_PORT), "--bytes", str(megabytes * MB))
+    return Workload(f"size-{megabytes}", "size", words, COMPARED)
+
+
+def _syscalls(of: Workload) -> Workload:
+    return Workload(f"syscalls-{of.name}", "syscalls", of.load, (*COMPARED, "nginx", "envoy"))
+
+
 def _sidecar(workload: Workload) -> Workload:
     return workload._replace(name=f"sidecar-{workload.name}", beside_client=True)
 
@@ -57,7 +76,10 @@ WORKLOADS: Final = {
         *(_pingpong(size, connections) for size in (64, 1024, 16384) for connections in (1, 32, 256)),
         *(_churn(connections) for connections in (1, 64)),
         Workload("beside-bulk", "beside", _pingpong(64, 1).load),
-        Workload("idle-9000", "idle", ("hold", "--port", str(ECHO_PORT)), fresh=True),
+        *(_open(connections) for connections in (ACTIVE, 100, 1000, 9000)),
+        *(_size(megabytes) for megabytes in (1, 10, 100, 1000, 10_000)),
+        *(_syscalls(each) for each in (_pingpong(64, 1), _pingpong(64, 32), _churn(64), _bulk("down", 1))),
+        Workload("idle-9000", "idle", fresh=True),
         Workload("process", "process", peers=("relay-sidecar-2",), fresh=True),
         Workload("start", "start", peers=("relay-sidecar",)),
         *(_sidecar(workload) for workload in (_bulk("down", 1), _pingpong(64, 32), _churn(64))),
@@ -85,8 +107,38 @@ def takes_part(workload: Workload, peer: str) -> bool:
     return not (workload.family == "idle" and peer == NO_RELAY)
 
 
+def rows(names: Iterable[str]) -> list[tuple[str, ...]]:
+    """What is measured together: the points of a line are taken one after the other, so that only their place differs."""
+    return [tuple(row) for _, row in groupby(names, _row)]
+
+
+def _row(name: str) -> str:
+    family = WORKLOADS[name].family
+    return family if family in CURVES else name
+
+
+def done(told: Facts) -> tuple[str, float]:
+    """What a load was asked for, and how much of it there was: also what ended after its time."""
+    if "bytes" in told:
+        return "mb", told["bytes"] / MB
+    thing = "request" if "requests" in told else "connection"
+    return thing, told[f"{thing}s"] + told["late"]
+
+
+def calls_each(before: tuple[int, Facts], after: tuple[int, Facts]) -> dict[str, float]:
+    """From the calls and the facts of two loads, of which the second did more: what both begin and end with is in neither."""
+    (calls, told), (more_calls, more_told) = before, after
+    thing, count = done(told)
+    return {f"syscalls_per_{thing}": (more_calls - calls) / (done(more_told)[1] - count)}
+
+
 def figures(workload: Workload, told: Facts, cpu_ns: int | None) -> dict[str, float]:
     """From what the load generator counted and how long the relay ran meanwhile; None: there was none."""
+    if workload.family in CURVES:
+        assert cpu_ns is not None, f"{workload.name} asks for a relay"
+        if workload.family == "size":
+            return {"cpu_s_per_gb": cpu_ns / told["bytes"]}
+        return {"cpu_us_per_request": cpu_ns / NS_PER_US / told["requests"]}
     seconds = told["seconds"]
     if workload.family == "bulk":
         made = {"gbit_s": told["bytes"] * 8 / seconds / GB}

@@ -278,10 +278,10 @@ def test_errors_have_their_names() -> None:
     with socket.socket() as nobody:
         nobody.bind((HOST, 0))
         port = nobody.getsockname()[1]
-        for role, count in (("churn", 3), ("pingpong", 1)):
+        for role, count in (("churn", 3), ("pingpong", 1), ("transfer", 1)):
             found = client(role, port, *(["--total", 3] if role == "churn" else []))
             assert found["errors"] == {"ECONNREFUSED": count}
-            assert found["p50_us"] is None
+            assert found.get("p50_us") is None
 
 
 def test_a_reset_is_named() -> None:
@@ -299,6 +299,41 @@ def test_a_reset_is_named() -> None:
         churn.run(DEADLINE)
         thread.join(DEADLINE)
     assert (churn.done, churn.errors()) == (0, {"ECONNRESET": 1})
+
+
+@pytest.mark.parametrize("size", [1, 1 << 20, 3_000_001])
+def test_a_transfer_carries_exactly_so_many_bytes(size: int) -> None:
+    """The cost of a byte would be of more bytes, or of fewer, than it is divided by."""
+    with served() as (server, (_, sink, _)):
+        found = client("transfer", sink, "--bytes", size, "--connections", 3, "--seconds", 0)
+        served_bytes = server.end()["sink"]
+    assert (found["errors"], found["connections"], found["bytes"]) == ({}, 3, 3 * size)
+    assert served_bytes == {"connections": 3, "bytes": 3 * size}
+
+
+def test_transfers_begin_for_as_long_as_they_are_asked_to() -> None:
+    """A megabyte takes less time than it takes to tell what it cost."""
+    with served() as (server, (_, sink, _)):
+        found = client("transfer", sink, "--bytes", 1)
+        assert server.end()["sink"]["connections"] == found["connections"] > 1
+    assert found["seconds"] >= SECONDS
+
+
+def test_a_transfer_that_does_not_arrive_is_an_error() -> None:
+    """A relay that loses the end of a connection would be the cheapest of all."""
+    with socket.create_server((HOST, 0)) as listener:
+
+        def answer() -> None:
+            with listener.accept()[0] as sock:
+                while sock.recv(1 << 16):
+                    pass
+                sock.sendall(b"99")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        found = client("transfer", listener.getsockname()[1], "--bytes", 100, "--seconds", DEADLINE)
+        thread.join(DEADLINE)
+    assert (found["errors"], found["connections"], found["bytes"]) == ({"EOF": 1}, 0, 0)
 
 
 def test_connections_are_held_until_stdin_ends() -> None:
