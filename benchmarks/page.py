@@ -10,7 +10,9 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from benchmarks import svg
+from benchmarks.curves import AXES, FLAT_WITHIN, steepness
+from benchmarks.curves import judge as flatness
+from benchmarks.plots import drawn, families, is_drawn
 from benchmarks.shown import NONE, TIMES, family, family_title, figure_title, number, workload_title
 from benchmarks.statistics import (
     AHEAD,
@@ -42,22 +44,11 @@ BY_HAND = {
 }
 _MARKED = re.compile(r"<!-- by hand: (\w+) -->\n(.*?)\n<!-- until here -->", re.S)
 
-_RATES = ("gbit_s", "cpu_s_per_gb", "requests_s", "cpu_us_per_request", "connections_s", "cpu_us_per_connection")
-# What is drawn of a family; without an entry every figure is. Times of a closed loop say what its throughput says.
-_DRAWN = {
-    "bulk": ("gbit_s", "cpu_s_per_gb"),
-    "pingpong": ("requests_s", "cpu_us_per_request"),
-    "churn": ("connections_s", "cpu_us_per_connection"),
-    "sidecar": _RATES,
-    "program": _RATES,
-}
-_COLUMNS = {"bulk": 2, "pingpong": 3}
-
 
 def write(run: Run, page: Path = PAGE) -> list[Path]:
     """The page and its plots; the files that were written."""
     kept = _kept(page)
-    plots = {f"{name}-{figure}.svg": plot for name, figure, plot in _plots(run)}
+    plots = {f"{name}-{figure}.svg": plot for name, figure, plot in drawn(run)}
     folder = page.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
     files = {page: "\n".join(_page(run, kept, folder.name)) + "\n"} | {folder / name: plot for name, plot in plots.items()}
@@ -92,8 +83,15 @@ _MEASURED = """\
 - In bulk, whoever reads at an end throws the bytes away without copying them (MSG_TRUNC), so that the ends are not the limit.
   A program that reads them gets about half of what `direct` shows.
 """
+_FLAT = "By the line nearest to its points; *flat* has all of the interval within {within:g} % of 1."
 _NOTES = {
     "churn": "`relay-sidecar-log` writes a record of each connection to a file; the others of ours write none.",
+    "open": "32 of the connections carry requests; the others have carried one, and are silent.",
+    "size": "A connection's beginning and end are in it: the less it carries, the more of the figure they are.",
+    "syscalls": """\
+Counted by strace in two loads, a short one and a longer one; the figure is of what the second did more. No time was taken
+meanwhile. strace slows a relay down: among many connections it finds more of them ready at once, and asks less often, than
+when nobody counts. One connection alone shows what a request takes.""",
     "sidecar": """\
 As in a pod: the client is beside the relay, and our outbound rules bring its connections there, but for those of the relay's
 own user; our listener is `outbound`, and all else is as configured below. The server is in another namespace. `direct` has no
@@ -224,53 +222,35 @@ def _rivals(run: Run, workload: str, figure: str) -> list[tuple[str, str]]:
 # The figures of a family, as tables and as plots.
 
 
-def _names(run: Run) -> dict[str, tuple[list[str], list[str]]]:
-    """The workloads of each family, and their figures."""
-    families: dict[str, tuple[list[str], list[str]]] = {}
-    for workload in run.workloads:
-        workloads, figures = families.setdefault(family(workload), ([], []))
-        workloads.append(workload)
-        figures += [figure for figure in run.figures(workload) if figure not in figures]
-    return families
-
-
 def _family(run: Run, name: str, folder: str) -> Iterator[str]:
-    workloads, figures = _names(run)[name]
+    workloads, figures = families(run)[name]
     yield from ("", f"## {family_title(name)}")
     for figure in figures:
         title = figure_title(figure)
-        if figure in _DRAWN.get(name, figures):
+        if is_drawn(name, figure):
             yield from ("", f"![{family_title(name)}: {title}]({folder}/{name}-{figure}.svg)")
         columns = [workload for workload in workloads if run.measured(workload, figure)]
         peers = [peer for peer in run.peers if any(peer in run.measured(workload, figure) for workload in columns)]
         rows = [(peer, *(_cell(run, workload, peer, figure) for workload in columns)) for peer in peers]
         yield from ("", *_table((title, *map(workload_title, columns)), rows))
+        if name in AXES and figure.startswith("cpu"):
+            yield from ("", *_steepness(run, name, columns, figure))
     if name in _NOTES:
         yield from ("", _NOTES[name])
+
+
+def _steepness(run: Run, name: str, workloads: Sequence[str], figure: str) -> list[str]:
+    """Whether it costs more to carry more."""
+    found = {peer: steepness(run, workloads, peer, figure) for peer in run.measured(workloads[0], figure)}
+    told = [f"{peer} {_between(*each)}, {flatness(each)}" for peer, each in found.items() if each]
+    if not told:
+        return ["There were too few rounds, or too few points, to tell whether it is flat."]
+    return [f"Ten times as many {AXES[name]} multiply it by: {'; '.join(told)}.", _FLAT.format(within=FLAT_WITHIN * 100)]
 
 
 def _cell(run: Run, workload: str, peer: str, figure: str) -> str:
     found = summary(list(run.values.get((workload, peer, figure), {}).values()))
     return _between(found.low, found.middle, found.high) if found else NONE
-
-
-def _plots(run: Run) -> Iterator[tuple[str, str, str]]:
-    for name, (workloads, figures) in _names(run).items():
-        for figure in figures:
-            if figure not in _DRAWN.get(name, figures):
-                continue
-            shown = [workload for workload in workloads if run.measured(workload, figure)]
-            peers = [peer for peer in run.peers if any(peer in run.measured(workload, figure) for workload in shown)]
-            panels = [svg.Panel(workload_title(each), [_mark(run, each, peer, figure) for peer in peers]) for each in shown]
-            better = "more" if figure in HIGHER_IS_BETTER else "less"
-            note = f"{figure_title(figure)}; {better} is better. Median of {run.rounds} rounds, and the smallest and largest."
-            yield name, figure, svg.plot(family_title(name), note, panels, _COLUMNS.get(name, 2))
-
-
-def _mark(run: Run, workload: str, peer: str, figure: str) -> svg.Mark:
-    found = summary(list(run.values.get((workload, peer, figure), {}).values()))
-    kind = "direct" if peer == "direct" else "ours" if is_ours(peer) else "peer"
-    return svg.Mark(peer, kind, found.middle, found.low, found.high) if found else svg.Mark(peer, kind, None)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -20,6 +20,9 @@ _FIGURES = {
     "p50_us": "median time, µs",
     "p99_us": "99th percentile, µs",
     "rss_bytes_per_connection": "relay memory, B/connection",
+    "syscalls_per_request": "system calls/request",
+    "syscalls_per_connection": "system calls/connection",
+    "syscalls_per_mb": "system calls/MB",
     "start_ms": "start to listening, ms",
     "rss_mb": "relay memory, MB",
     "records_lost": "records that its log lost",
@@ -30,13 +33,14 @@ _FAMILIES = {
     "churn": "Connect, 64 B there and back, close",
     "idle": "Idle connections",
     "beside": "Ping-pong of 64 B, while one bulk stream runs",
+    "open": "Ping-pong of 64 B over 32 connections, while others are open and idle",
+    "size": "One connection, by how much it carries",
+    "syscalls": "System calls",
     "start": "Start",
     "process": "The whole process, idle",
     "program": "Programs as people run them",
     "sidecar": "Beside the client, in one namespace",
 }
-
-
 _PROGRAMS = {
     "wrk": f"nginx: GET {TIMES} 32",
     "wrk-close": f"nginx: GET, close {TIMES} 32",
@@ -66,7 +70,7 @@ def workload_title(workload: str) -> str:
     kind, _, rest = workload.partition("-")
     if kind == "program":
         return _PROGRAMS.get(rest, workload)
-    if kind == "sidecar":
+    if kind in ("sidecar", "syscalls"):  # of workloads of several families, side by side
         return f"connect, close {workload_title(rest)}" if family(rest) == "churn" else workload_title(rest)
     parts = rest.split("-") if rest else []
     if kind == "bulk" and len(parts) == 2:
@@ -76,6 +80,9 @@ def workload_title(workload: str) -> str:
         return f"{size // 1024} KB {TIMES} {parts[1]}" if size >= 1024 else f"{size} B {TIMES} {parts[1]}"
     if kind == "beside":
         return f"64 B {TIMES} 1"
+    if kind in ("open", "size") and len(parts) == 1 and parts[0].isdigit():
+        count = int(parts[0])
+        return f"{count:,} open" if kind == "open" else f"{count // 1000} GB" if count >= 1000 else f"{count} MB"
     if kind in ("churn", "idle") and len(parts) == 1:
         return f"{TIMES} {int(parts[0]):,}" if parts[0].isdigit() else workload
     return workload

@@ -20,11 +20,17 @@ FIGURES = {
     "churn": {"connections_s": 8_000.0, "cpu_us_per_connection": 100.0, "p50_us": 200.0, "p99_us": 400.0},
     "idle": {"rss_bytes_per_connection": 240.0},
     "beside": {"p50_us": 360.0, "p99_us": 700.0},
+    "open": {"cpu_us_per_request": 15.0, "rss_mb": 17.0},
+    "size": {"cpu_s_per_gb": 0.17},
+    "syscalls": {"syscalls_per_request": 6.0},
     "sidecar": {"gbit_s": 40.0, "cpu_s_per_gb": 0.1},
     "program": {"requests_s": 60_000.0, "cpu_us_per_request": 15.0, "p50_us": 500.0, "p99_us": 900.0},
 }
+LINES = ("open-32", "open-1000", "open-9000", "size-1", "size-100", "size-10000")
 WORKLOADS = (
     *dict.fromkeys(workload for bar in BARS for workload in bar.workloads if workload.partition("-")[0] in FIGURES),
+    *LINES,
+    *("syscalls-pingpong-64-1", "syscalls-pingpong-64-32"),
     *("sidecar-bulk-down-1", "program-redis"),
 )
 OURS = ("relay-sidecar", "relay-sidecar-log", "relay-sidecar-2", "engine")
@@ -80,7 +86,7 @@ def _figures(value: Value, workload: str, peer: str, number: int) -> dict[str, f
     return {
         figure: value(workload, peer, figure, number, standard)
         for figure, standard in FIGURES[workload.partition("-")[0]].items()
-        if peer != "direct" or not figure.startswith(("cpu", "rss"))
+        if peer != "direct" or not figure.startswith(("cpu", "rss", "syscalls"))
     }
 
 
