@@ -1,4 +1,4 @@
-"""docs/performance.md and its plots, from one run: `python -m benchmarks.page RUN.json`.
+"""docs/performance.md with its plots, and the figures in README.md, from one run: `python -m benchmarks.page RUN.json`.
 
 Owns: the page's words, and the files of docs/performance/. What stands between its markers is written by hand, and kept.
 Never here: a figure or a verdict of its own (statistics), the drawing (svg).
@@ -7,13 +7,14 @@ Never here: a figure or a verdict of its own (statistics), the drawing (svg).
 import argparse
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from benchmarks import readme
 from benchmarks.curves import AXES, FLAT_WITHIN, steepness
 from benchmarks.curves import judge as flatness
 from benchmarks.plots import drawn, families, is_drawn
-from benchmarks.shown import NONE, TIMES, family, family_title, figure_title, number, workload_title
+from benchmarks.shown import NONE, TIMES, family, family_title, figure_title, number, table, workload_title
 from benchmarks.statistics import (
     AHEAD,
     BEHIND,
@@ -36,6 +37,7 @@ from benchmarks.statistics import (
 from sidecar.errors import USAGE, Problem, RelayError
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+README = PAGE.parents[1] / "README.md"
 
 # What is written by hand, by the name of its marker, and what stands there as long as nobody has written anything.
 BY_HAND = {
@@ -45,13 +47,15 @@ BY_HAND = {
 _MARKED = re.compile(r"<!-- by hand: (\w+) -->\n(.*?)\n<!-- until here -->", re.S)
 
 
-def write(run: Run, page: Path = PAGE) -> list[Path]:
-    """The page and its plots; the files that were written."""
+def write(run: Run, page: Path = PAGE, beside: Path | None = None) -> list[Path]:
+    """The page and its plots, and the figures in a README beside them; the files that were written."""
     kept = _kept(page)
     plots = {f"{name}-{figure}.svg": plot for name, figure, plot in drawn(run)}
     folder = page.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
     files = {page: "\n".join(_page(run, kept, folder.name)) + "\n"} | {folder / name: plot for name, plot in plots.items()}
+    if beside:
+        files[beside] = readme.written(run, beside)
     for path, text in files.items():
         path.write_text(text)
     return list(files)
@@ -118,14 +122,14 @@ def _page(run: Run, kept: dict[str, str], folder: str) -> Iterator[str]:
         ),
         "## Peers",
         "",
-        *_table(("peer", "version"), [(name, _version(peer)) for name, peer in {**run.peers, **run.programs}.items()]),
+        *table(("peer", "version"), [(name, _version(peer)) for name, peer in {**run.peers, **run.programs}.items()]),
         "",
         "## What is to be reached, and what is",
         "",
         _VERDICTS,
         _counts(found),
         "",
-        *_table(("what", "workload", "bar", "found", "to", "verdict", "stretch", ""), map(_verdict_row, found)),
+        *table(("what", "workload", "bar", "found", "to", "verdict", "stretch", ""), map(_verdict_row, found)),
         "",
         "## Where a peer is ahead",
         "",
@@ -143,11 +147,6 @@ def _page(run: Run, kept: dict[str, str], folder: str) -> Iterator[str]:
 
 def _by_hand(name: str, kept: dict[str, str]) -> tuple[str, str, str]:
     return f"<!-- by hand: {name} -->", kept[name], "<!-- until here -->"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    lines = [head, ["---"] * len(head), *rows]
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
 
 
 _MACHINE = {
@@ -210,7 +209,7 @@ def _ahead(run: Run) -> list[str]:
     if not rows:
         return [f"Nowhere: in {judged} comparisons of a figure with a peer's, we are ahead, or nobody is."]
     said = f"In {len(rows)} of {judged} comparisons of a figure with a peer's; the ratio is ours to theirs."
-    return [said, "", *_table(("peer", "doing", "workload", "figure", "ratio"), rows)]
+    return [said, "", *table(("peer", "doing", "workload", "figure", "ratio"), rows)]
 
 
 def _rivals(run: Run, workload: str, figure: str) -> list[tuple[str, str]]:
@@ -232,7 +231,7 @@ def _family(run: Run, name: str, folder: str) -> Iterator[str]:
         columns = [workload for workload in workloads if run.measured(workload, figure)]
         peers = [peer for peer in run.peers if any(peer in run.measured(workload, figure) for workload in columns)]
         rows = [(peer, *(_cell(run, workload, peer, figure) for workload in columns)) for peer in peers]
-        yield from ("", *_table((title, *map(workload_title, columns)), rows))
+        yield from ("", *table((title, *map(workload_title, columns)), rows))
         if name in AXES and figure.startswith("cpu"):
             yield from ("", *_steepness(run, name, columns, figure))
     if name in _NOTES:
@@ -254,12 +253,13 @@ def _cell(run: Run, workload: str, peer: str, figure: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="page", description="Write docs/performance.md and its plots from one run.")
+    parser = argparse.ArgumentParser(prog="page", description="Write docs/performance.md, its plots and README's figures.")
     parser.add_argument("run", type=Path, metavar="RUN.json")
     parser.add_argument("--page", type=Path, default=PAGE, help="another page than docs/performance.md; its plots go beside it")
+    parser.add_argument("--readme", type=Path, help="whose figures to write too (default: README.md, without --page)")
     options = parser.parse_args(arguments)
     try:
-        written = write(load(options.run), options.page)
+        written = write(load(options.run), options.page, options.readme or (README if options.page == PAGE else None))
     except RelayError as error:
         sys.stderr.write(f"page: {error}\n")
         return USAGE

@@ -5,7 +5,7 @@ Never here: what a figure means (statistics).
 """
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 NONE = "\N{EN DASH}"
@@ -97,6 +97,12 @@ def number(value: float) -> str:
     if digits > 0 and abs(rounded) >= 10 ** (3 - digits):  # 9.996 became 10.0
         digits -= 1
     return f"{rounded:,.{max(digits, 0)}f}"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of a table for a page."""
+    lines = [head, ["---"] * len(head), *rows]
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
 
 
 def aligned(lines: Sequence[Sequence[str]], left: Collection[int]) -> list[str]:
