@@ -1,7 +1,7 @@
 """Did a change make things better, worse or neither? `benchmarks/compare BEFORE.json AFTER.json` tells, given the noise.
 
 Owns: the comparison of two runs. Exit status: 0 nothing is worse, 1 something is, 2 there is nothing to compare.
-Never here: bars (statistics).
+Never here: a bar (bars), what a run comes to (statistics).
 
 Two runs are never made at the same moment, so the machine may have been another one for one of them. The peers that both runs
 have in the same version and configuration show by how much: ours is taken relative to their geometric mean, round by round,
@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.bars import HIGHER_IS_BETTER, OURS, is_ours
 from benchmarks.shown import aligned, figure_title, number
-from benchmarks.statistics import HIGHER_IS_BETTER, LEVEL, OURS, Interval, Run, is_ours, load, median, of_runs
+from benchmarks.statistics import LEVEL, Interval, Run, load, median, of_runs
 from sidecar.errors import USAGE, RelayError
 
 LEAST = 0.03

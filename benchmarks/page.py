@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks import readme
+from benchmarks.bars import HIGHER_IS_BETTER, OURS, OURS_2, is_ours
 from benchmarks.curves import AXES, FLAT_WITHIN, steepness
 from benchmarks.curves import judge as flatness
 from benchmarks.plots import drawn, families, is_drawn
@@ -18,16 +19,12 @@ from benchmarks.shown import NONE, TIMES, family, family_title, figure_title, nu
 from benchmarks.statistics import (
     AHEAD,
     BEHIND,
-    HIGHER_IS_BETTER,
     HOLDS,
     LEVEL,
     NOT_MEASURED,
-    OURS,
-    OURS_2,
     Peer,
     Run,
     Verdict,
-    is_ours,
     judge,
     load,
     of_pairs,

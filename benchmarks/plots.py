@@ -6,9 +6,10 @@ Owns: which figures are drawn, in how many columns. Never here: the drawing itse
 from collections.abc import Iterator, Sequence
 
 from benchmarks import svg
+from benchmarks.bars import HIGHER_IS_BETTER, is_ours
 from benchmarks.curves import AXES, place
 from benchmarks.shown import family, family_title, figure_title, workload_title
-from benchmarks.statistics import HIGHER_IS_BETTER, Run, is_ours, summary
+from benchmarks.statistics import Run, summary
 
 _RATES = ("gbit_s", "cpu_s_per_gb", "requests_s", "cpu_us_per_request", "connections_s", "cpu_us_per_connection")
 # Without an entry every figure is drawn. Times of a closed loop say what its throughput says.

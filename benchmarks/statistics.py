@@ -1,7 +1,8 @@
 """What a run's figures come to: medians with their spread, ratios with an interval, and a verdict for every bar.
 
-Owns: the reading of a run's JSON, the intervals, the table of bars, the verdicts.
-Never here: measuring, words for a page (page); nor Python's own `statistics`: from inside this folder, its name is this file's.
+Owns: the reading of a run's JSON, the intervals, the verdicts.
+Never here: measuring, a bar (bars), words for a page (page); nor Python's own `statistics`: from inside this folder, its name
+is this file's.
 
 Why these intervals. A run has 5 to 15 rounds, and now and then one that a neighbour on the machine spoiled. Ratios are taken
 round by round, so that what slows a whole round cancels out, and on a logarithmic scale, where half and double are equally far.
@@ -20,14 +21,10 @@ from itertools import accumulate, combinations_with_replacement, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.bars import BARS, Bar
 from sidecar.errors import Problem, RelayError
 
 FORMAT = 1
-OURS = "relay-sidecar"
-OURS_2 = "relay-sidecar-2"
-OURS_LOG = "relay-sidecar-log"
-ENGINE = "engine"
-HIGHER_IS_BETTER = {"gbit_s", "requests_s", "connections_s"}  # all else is a cost: CPU, time, memory
 ROUNDS_OF_A_BAR = 5
 LEVEL = 0.95
 # Two-sided at that level, for 1 to 4 degrees of freedom; with more, ranks reach it.
@@ -110,11 +107,6 @@ def _peers(told: dict[str, Any]) -> dict[str, Peer]:
 def _no_run(path: Path, found: str) -> RelayError:
     expected = f"a run, format {FORMAT}, each peer's figure once a round"
     return RelayError(Problem(str(path), expected, found, "make one with `pytest benchmarks`"))
-
-
-def is_ours(peer: str) -> bool:
-    """Whether this is our code: the relay with any number of workers, with its log, or the engine alone."""
-    return peer == ENGINE or peer.startswith(OURS)
 
 
 # Medians and intervals.
@@ -218,49 +210,7 @@ def _variance(values: Sequence[float]) -> float:
     return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
 
 
-# The bars.
-
-
-class Bar(NamedTuple):
-    """What is to be reached: a ratio to the best of the peers, or without any a value."""
-
-    title: str
-    workloads: tuple[str, ...]
-    figure: str
-    peers: tuple[str, ...]
-    bar: float
-    stretch: float | None = None
-    ours: str = OURS
-
-    @property
-    def higher(self) -> bool:
-        return self.figure in HIGHER_IS_BETTER
-
-
-BULK = ("bulk-down-1", "bulk-down-16", "bulk-up-1", "bulk-up-16")
-PINGPONG_32 = ("pingpong-64-32", "pingpong-1024-32", "pingpong-16384-32")
-_BEST = ("nginx", "haproxy", "haproxy-tuned")
-_TWO = "two workers, to HAProxy with two threads"
-
-BARS = (
-    Bar("bulk: Gbit/s", BULK, "gbit_s", ("haproxy-tuned",), 1.0, 1.15),
-    Bar("bulk: Gbit/s, both with their default configuration", BULK, "gbit_s", ("haproxy",), 2.8, 3.2),
-    Bar("bulk: CPU per GB", BULK, "cpu_s_per_gb", ("haproxy-tuned",), 1.1, 0.9),
-    Bar("ping-pong, 32 connections: CPU per request", PINGPONG_32, "cpu_us_per_request", _BEST, 0.97, 0.88),
-    Bar("ping-pong, 256 connections: requests/s", ("pingpong-64-256",), "requests_s", _BEST, 1.1, 1.25),
-    Bar("connect, request, close, 64 at a time: CPU per connection", ("churn-64",), "cpu_us_per_connection", _BEST, 1.0, 0.85),
-    Bar("ping-pong beside a bulk stream: median time", ("beside-bulk",), "p50_us", ("haproxy-tuned",), 0.75, 0.5),
-    Bar("idle connection: the relay's memory, B", ("idle-9000",), "rss_bytes_per_connection", (), 400, 250),
-    # The peer `engine` is the loop without Python around it.
-    Bar("the Python layer's price: CPU per request", PINGPONG_32, "cpu_us_per_request", (ENGINE,), 1.0),
-    Bar("the Python layer's price: CPU per connection", ("churn-64",), "cpu_us_per_connection", (ENGINE,), 1.0),
-    Bar("a record for each connection: connections/s", ("churn-64",), "connections_s", (OURS,), 0.97, ours=OURS_LOG),
-    Bar("start of `relay-sidecar` to listening, ms", ("start",), "start_ms", (), 150, 80),
-    Bar("memory of the whole process, idle, two workers, MB", ("process",), "rss_mb", (), 20, 14, OURS_2),
-    Bar(f"{_TWO}: Gbit/s", BULK, "gbit_s", ("haproxy-2",), 1.0, 1.1, OURS_2),
-    Bar(f"{_TWO}: requests/s", (*PINGPONG_32, "pingpong-64-256"), "requests_s", ("haproxy-2",), 1.0, 1.1, OURS_2),
-    Bar(f"{_TWO}: connections/s", ("churn-64",), "connections_s", ("haproxy-2",), 1.0, 1.1, OURS_2),
-)
+# The verdicts.
 
 AHEAD, HOLDS, BEHIND, NOT_MEASURED = "ahead", "holds", "behind", "not measured"
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.statistics import BARS, Run, load
+from benchmarks.bars import BARS
+from benchmarks.statistics import Run, load
 from benchmarks.workloads import WORKLOADS as LOADS
 from benchmarks.workloads import takes_part
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.bars import HIGHER_IS_BETTER, OURS
 from benchmarks.compare import BETTER, NEITHER, WORSE, Comparison, compare, main
-from benchmarks.statistics import HIGHER_IS_BETTER, OURS, load
+from benchmarks.statistics import load
 from tests.unit.benchmarks.runs import Value, made, noisy, plain, written
 
 ROOT = Path(__file__).parents[3]

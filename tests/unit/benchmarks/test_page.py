@@ -11,10 +11,11 @@ from xml.etree import ElementTree
 
 import pytest
 
+from benchmarks.bars import HIGHER_IS_BETTER, OURS
 from benchmarks.curves import place
 from benchmarks.page import main, write
 from benchmarks.shown import figure_title, number, workload_title
-from benchmarks.statistics import HIGHER_IS_BETTER, OURS, Run
+from benchmarks.statistics import Run
 from benchmarks.svg import Mark, Panel, Tick, lines, plot
 from benchmarks.workloads import WORKLOADS as LOADS
 from sidecar.errors import RelayError

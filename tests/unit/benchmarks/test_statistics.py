@@ -10,20 +10,17 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.bars import BARS, HIGHER_IS_BETTER, OURS, is_ours
 from benchmarks.statistics import (
     AHEAD,
-    BARS,
     BEHIND,
-    HIGHER_IS_BETTER,
     HOLDS,
     NOT_MEASURED,
-    OURS,
     Interval,
     Run,
     Verdict,
     _rank_sums,
     _signed_rank_sums,
-    is_ours,
     judge,
     load,
     median,

@@ -3,7 +3,6 @@
 import pytest
 
 from benchmarks.peers import PEERS
-from benchmarks.statistics import BARS
 from benchmarks.workloads import ACTIVE, QUICK, WORKLOADS, calls_each, figures, rows, takes_part
 
 LATENCIES = {"p50_us": 100.0, "p99_us": 900.0}
@@ -65,10 +64,8 @@ def test_as_many_connections_are_open_as_the_name_says() -> None:
     assert sizes == {f"size-{count}": f"{count}000000" for count in (1, 10, 100, 1000, 10000)}
 
 
-def test_every_bar_has_a_workload() -> None:
-    """A row of the page would say "not measured" for ever."""
-    missing = {workload for bar in BARS for workload in bar.workloads} - set(WORKLOADS)
-    assert missing == set()
+def test_a_quick_run_has_workloads_that_there_are() -> None:
+    """`--quick` would end before it begins."""
     assert set(QUICK) <= set(WORKLOADS)
 
 
