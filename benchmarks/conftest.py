@@ -1,6 +1,7 @@
 """`pytest benchmarks`: what can be chosen, and where results go.
 
-Owns: the options and the file of results, which is written after each workload: an interrupted run keeps what it has.
+Owns: the options, the places of a run, and the file of results, which is written after each workload: an interrupted run keeps
+what it has.
 Never here: a measurement (measure).
 """
 
@@ -9,7 +10,7 @@ import os
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -112,16 +113,26 @@ def run(pytestconfig: pytest.Config) -> Run:
 class Places:
     """The peers that can be had, each on hosts of its own, from the first time that it is wanted there."""
 
-    def __init__(self, names: list[str], stack: ExitStack) -> None:
+    def __init__(self, names: list[str]) -> None:
         self.names = names
-        self._stack = stack
-        self._made: dict[tuple[str, bool], Place] = {}
+        self._kept: dict[tuple[str, bool], tuple[Place, ExitStack]] = {}
 
-    def of(self, name: str, workload: Workload) -> Place:
+    @contextmanager
+    def of(self, name: str, workload: Workload) -> Iterator[Place]:
+        """For one measurement. After one that failed the place is left: its relay may have ended, or hold connections."""
         key = name, workload.beside_client
-        if key not in self._made:
-            self._made[key] = Place(name, self._stack, beside_client=workload.beside_client)
-        return self._made[key]
+        kept, hosts = (None, ExitStack()) if workload.fresh else self._kept.pop(key, (None, ExitStack()))
+        with hosts:
+            place = kept or Place(name, hosts, beside_client=workload.beside_client)
+            yield place
+            if not workload.fresh:
+                self._kept[key] = place, hosts.pop_all()
+
+    def close(self) -> None:
+        """Leave all of them, whatever one of them says to it."""
+        with ExitStack() as together:
+            for _, hosts in self._kept.values():
+                together.push(hosts)
 
 
 @pytest.fixture(scope="session")
@@ -134,8 +145,8 @@ def places(run: Run, pytestconfig: pytest.Config, say: Any) -> Iterator[Places]:
     for name in names:
         if name not in there:
             say(f"{name}: missing: {PEERS[name].missing()}")
-    with ExitStack() as stack:
-        yield Places(there, stack)
+    with closing(Places(there)) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")
