@@ -117,7 +117,7 @@ def _row(name: str) -> str:
     return family if family in CURVES else name
 
 
-def done(told: Facts) -> tuple[str, float]:
+def amount(told: Facts) -> tuple[str, float]:
     """What a load was asked for, and how much of it there was: also what ended after its time."""
     if "bytes" in told:
         return "mb", told["bytes"] / MB
@@ -128,8 +128,8 @@ def done(told: Facts) -> tuple[str, float]:
 def calls_each(before: tuple[int, Facts], after: tuple[int, Facts]) -> dict[str, float]:
     """From the calls and the facts of two loads, of which the second did more: what both begin and end with is in neither."""
     (calls, told), (more_calls, more_told) = before, after
-    thing, count = done(told)
-    return {f"syscalls_per_{thing}": (more_calls - calls) / (done(more_told)[1] - count)}
+    thing, count = amount(told)
+    return {f"syscalls_per_{thing}": (more_calls - calls) / (amount(more_told)[1] - count)}
 
 
 def figures(workload: Workload, told: Facts, cpu_ns: int | None) -> dict[str, float]:
