@@ -92,7 +92,10 @@ cdef inline Settings* settings_from_python(object given) except NULL:
         for name in ("connect_timeout_ms", "idle_timeout_ms", "half_close_timeout_ms"):
             if not 0 <= getattr(given, name) <= most_ms:
                 raise ValueError(f"Settings: {name}: expected 0 to {most_ms}, found {getattr(given, name)}")
+        if not 0 <= given.busy_poll_us <= 1000000:
+            raise ValueError(f"Settings: busy_poll_us: expected 0 to 1000000, found {given.busy_poll_us}")
         settings.max_flows = given.max_flows
+        settings.busy_poll_ns = <uint64_t>given.busy_poll_us * 1000
         settings.connect_timeout_ns = <uint64_t>given.connect_timeout_ms * 1000000
         settings.idle_timeout_ns = <uint64_t>given.idle_timeout_ms * 1000000
         settings.half_close_timeout_ns = <uint64_t>given.half_close_timeout_ms * 1000000

@@ -23,6 +23,7 @@ class Settings(NamedTuple):
     keepalive_probes: int
     mark: int  # SO_MARK of dialled sockets; 0: none
     access: bool  # push a record for each finished flow
+    busy_poll_us: int  # how long a worker looks for news before it sleeps
     own_networks: Sequence[str]  # what is local in this namespace: "10.0.0.1/32", "127.0.0.0/8", "::1/128"
 
 

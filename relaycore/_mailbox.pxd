@@ -19,6 +19,7 @@ cdef struct Settings:           # immutable once posted; each worker owns a copy
     uint64_t connect_timeout_ns
     uint64_t idle_timeout_ns
     uint64_t half_close_timeout_ns
+    uint64_t busy_poll_ns       # how long a worker looks for news before it sleeps; 0: not at all
     int32_t keepalive_time_s
     int32_t keepalive_interval_s
     int32_t keepalive_probes

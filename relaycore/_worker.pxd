@@ -230,9 +230,22 @@ cdef inline int sleep_ms(Worker* w) noexcept nogil:
     return <int>((until - now + 999999) // 1000000) if until > now else 0
 
 
+cdef inline int worker_wait(Worker* w, int timeout_ms) noexcept nogil:
+    """Events, as sys_epoll_wait() gives them. To be woken takes some 50 us, which who may spend a CPU on it can save (busy_poll)."""
+    cdef uint64_t until
+    cdef int n
+    if timeout_ms != 0 and w.settings.busy_poll_ns != 0:
+        until = sys_now_ns() + w.settings.busy_poll_ns
+        while sys_now_ns() < until:
+            n = sys_epoll_wait(w.epoll, w.events, BATCH_EVENTS, 0)
+            if n != 0:
+                return n
+    return sys_epoll_wait(w.epoll, w.events, BATCH_EVENTS, timeout_ms)
+
+
 cdef inline void worker_turn(Worker* w, int timeout_ms) noexcept nogil:
     cdef News news
-    cdef int n = sys_epoll_wait(w.epoll, w.events, BATCH_EVENTS, timeout_ms)
+    cdef int n = worker_wait(w, timeout_ms)
     # Only a descriptor that is no epoll, or memory that is not ours, could make it fail.
     RELAY_CHECK(n >= 0)
     w.gear.now_ns = sys_now_ns()

@@ -157,6 +157,23 @@ def write_duration(milliseconds: int) -> str:
     return "".join(parts) or "0s"
 
 
+MICROSECONDS = re.compile(r"(\d{1,9})us", re.ASCII)
+
+
+def microseconds(most: str, *, zero: str) -> Kind[int]:
+    """Written as "50us"; `zero` tells what "0s" means."""
+    limit = int(most.removesuffix("us"))
+
+    def take(value: object) -> int:
+        text = text_of(value, number_hint='give it a unit, as in "{}us"')
+        match = MICROSECONDS.fullmatch(text)
+        if text != "0s" and not (match and 1 <= int(match[1]) <= limit):
+            raise Misfit(shown(text))
+        return int(match[1]) if match else 0
+
+    return Kind(f'"1us" to "{most}", or "0s": {zero}', take, lambda value: f"{value}us" if value else "0s")
+
+
 UNITS_BYTES = {"GiB": 2**30, "MiB": 2**20, "KiB": 2**10, "B": 1}
 SIZE = re.compile(r"(\d{1,12})(GiB|MiB|KiB|B)", re.ASCII)
 

@@ -17,6 +17,7 @@ from sidecar.config.kinds import (
     choice,
     duration,
     integer,
+    microseconds,
     pattern,
     shown,
     size,
@@ -156,6 +157,12 @@ class Relay(Section):
     )
     max_pending = key(
         size("64KiB", "64GiB"), "64MiB", "bytes that were read and not yet taken by the other side, over all flows"
+    )
+    busy_poll = key(
+        microseconds("1000us", zero="sleep at once"),
+        "0s",
+        "how long a worker looks for news before it sleeps: faster answers, for the CPU time that it takes",
+        live=True,
     )
     backlog = key(integer(1, 65535), 4096, "connections that wait to be accepted; the kernel caps it at net.core.somaxconn")
 

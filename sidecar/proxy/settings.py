@@ -58,6 +58,7 @@ def engine_settings(config: Config, access: bool, capacity: int, mark: int, own_
         keepalive_probes=relay.keepalive_probes,
         mark=mark,
         access=access,
+        busy_poll_us=relay.busy_poll,
         own_networks=own_networks,
     )
 

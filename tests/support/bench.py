@@ -20,6 +20,7 @@ SETTINGS = Settings(
     keepalive_probes=1,
     mark=0,
     access=True,
+    busy_poll_us=0,
     own_networks=["127.0.0.0/8", "::1/128"],
 )
 OUTBOUND, UNCAPTURED = 0, 2

@@ -17,6 +17,7 @@ from sidecar.config.kinds import (
     choice,
     duration,
     integer,
+    microseconds,
     parse_duration,
     parse_size,
     shown,
@@ -44,6 +45,8 @@ PLACE = network.endpoint("address:port", names=False, lowest_port=0)
         (duration("1s", "2h"), "2h", 7_200_000),
         (duration("10ms", "2h"), "250ms", 250),
         (duration("1s", "2h", zero="never"), "0s", 0),
+        (microseconds("100us", zero="off"), "50us", 50),
+        (microseconds("100us", zero="off"), "0s", 0),
         (size("1KiB", "1GiB"), "64MiB", 67_108_864),
         (size("1KiB", "1GiB"), "1KiB", 1024),
         (size("1KiB", "1GiB"), "1GiB", 2**30),
@@ -87,6 +90,8 @@ def test_what_fits_is_taken(kind: Kind[Any], value: object, taken: object) -> No
         ),
         (duration("1s", "2h"), 10),
         (duration("1s", "2h", whole_seconds=True), "1500ms"),
+        *((microseconds("100us", zero="off"), text) for text in ("", "50", "0us", "101us", "1ms", "-1us", "1us ", "0")),
+        (microseconds("100us", zero="off"), 50),
         *((size("1KiB", "1GiB"), text) for text in ("", "64", "64MB", "2GiB", "1B", "-1KiB", "1 KiB")),
         (array(integer(0, 9), "digits", most=3), [1, 2, 3, 4]),
         (array(integer(0, 9), "digits", most=3), 1),
@@ -116,6 +121,7 @@ def test_what_does_not_fit_is_refused(kind: Kind[Any], value: object) -> None:
     [
         (network.network(), "10.0.0.1/8", 'write "10.0.0.0/8"'),
         (duration("1s", "2h"), 10, 'give it a unit, as in "10s"'),
+        (microseconds("100us", zero="off"), 50, 'give it a unit, as in "50us"'),
         (size("1KiB", "1GiB"), 64, 'give it a unit, as in "64B"'),
     ],
 )

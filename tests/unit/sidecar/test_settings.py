@@ -42,9 +42,10 @@ def test_settings_are_those_of_the_configuration(load: Load) -> None:
         keepalive_time = "4s"
         keepalive_interval = "5s"
         keepalive_probes = 6
+        busy_poll = "8us"
     """
     settings = engine_settings(load(text), True, 50, 7, ("::1/128",))
-    assert settings == (50, 1000, 2000, 3000, 4, 5, 6, 7, True, ("::1/128",))
+    assert settings == (50, 1000, 2000, 3000, 4, 5, 6, 7, True, 8, ("::1/128",))
     assert engine_settings(load(text), True, 100, 7, ()).max_flows == 70
 
 
