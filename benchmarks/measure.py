@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks import bytecode
 from benchmarks.calls import counted
 from benchmarks.peers import BESIDE_CLIENT, PEERS, Running
 from benchmarks.programs import PAIRS
@@ -66,10 +67,10 @@ class Place:
         if workload.family == "start":
             return self._start()
         if workload.family == "beside":
-            with self._load((*BACKGROUND, "--seconds", str(seconds + 1))) as background:
+            with self._load((*BACKGROUND, "--seconds", str(seconds + 0.5))) as background:
                 told = self._run((*workload.load, "--seconds", str(seconds), "--warmup", "0.5"))
-                background.kill()
-            return figures(workload, told, None)
+                stream = json.loads(background.communicate(timeout=PATIENCE_SECONDS)[0])
+            return figures(workload, {**told, "stream_bytes_s": stream["bytes"] / stream["seconds"]}, None)
         if workload.family == "syscalls":
             few, more = (counted(self.running.pids(), partial(self._told, workload, each)) for each in TRACED_SECONDS)
             return calls_each(few, more)
@@ -110,7 +111,12 @@ class Place:
         """From the command to the record that connections are taken, with everything at its default."""
         with self.network.pod.entered():
             begun = time.monotonic()
-            process = subprocess.Popen([*PROGRAM, "--ports", "15012,15016"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            process = subprocess.Popen(
+                [*PROGRAM, "--ports", "15012,15016"],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=bytecode.environment(),
+            )
         with process:
             assert process.stdout is not None
             while b'"event":"ready"' not in (line := process.stdout.readline()):

@@ -19,6 +19,7 @@ _FIGURES = {
     "cpu_us_per_connection": "relay CPU, µs/connection",
     "p50_us": "median time, µs",
     "p99_us": "99th percentile, µs",
+    "stream_gbit_s": "the stream beside it, Gbit/s",
     "rss_bytes_per_connection": "relay memory, B/connection",
     "syscalls_per_request": "system calls/request",
     "syscalls_per_connection": "system calls/connection",

@@ -145,7 +145,7 @@ def figures(workload: Workload, told: Facts, cpu_ns: int | None) -> dict[str, fl
         return made if cpu_ns is None else {**made, "cpu_s_per_gb": cpu_ns / told["bytes"]}
     latencies = {name: told[name] for name in ("p50_us", "p99_us")}
     if workload.family == "beside":
-        return latencies
+        return {**latencies, "stream_gbit_s": told["stream_bytes_s"] * 8 / GB}
     done, rate, each = {
         "pingpong": ("requests", "requests_s", "cpu_us_per_request"),
         "churn": ("connections", "connections_s", "cpu_us_per_connection"),

@@ -16,6 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+from benchmarks import bytecode
 from benchmarks.asyncio_relay import listener as transparent_socket
 from benchmarks.peers.kinds import DESCRIPTORS, GATEWAY, PORT, captured
 from benchmarks.peers.records import Records
@@ -90,7 +91,7 @@ class Process:
             (folder / peer.file).write_text(peer.text)
         # Whatever becomes of the benchmarks, the kernel ends what they have started.
         before = ["prlimit", f"--nofile={DESCRIPTORS}:{DESCRIPTORS}", *launcher(self.user, "net_raw"), "--pdeathsig=TERM"]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        environment = bytecode.environment()
         with self._log.open("wb") as log, _inherited(pod, peer.inherits) as sockets:
             if sockets:
                 environment["NGINX"] = "".join(f"{descriptor};" for descriptor in sockets)

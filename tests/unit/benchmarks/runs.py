@@ -20,7 +20,7 @@ FIGURES = {
     "pingpong": {"requests_s": 60_000.0, "cpu_us_per_request": 15.0, "p50_us": 500.0, "p99_us": 900.0},
     "churn": {"connections_s": 8_000.0, "cpu_us_per_connection": 100.0, "p50_us": 200.0, "p99_us": 400.0},
     "idle": {"rss_bytes_per_connection": 240.0},
-    "beside": {"p50_us": 360.0, "p99_us": 700.0},
+    "beside": {"p50_us": 360.0, "p99_us": 700.0, "stream_gbit_s": 40.0},
     "open": {"cpu_us_per_request": 15.0, "rss_mb": 17.0},
     "size": {"cpu_s_per_gb": 0.17},
     "syscalls": {"syscalls_per_request": 6.0},
