@@ -83,8 +83,8 @@ cdef struct Worker:
     uint32_t workers
     uint64_t flows_opened       # ids
     uint32_t turn_bytes         # TURN_BYTES; tests make it 1
-    Queue brisk                 # flows that have something to do, and not much of it
-    Queue bulk                  # those that are spliced: the others go first
+    Queue brisk                 # flows that have something to do, but for bulk
+    Queue bulk                  # and bulk: the others go first
     uint64_t brisk_ns           # when one of the others last had a turn
     uint32_t socket_count
     Socket sockets[MAX_SOCKETS]

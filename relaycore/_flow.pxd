@@ -109,8 +109,9 @@ cdef struct Half:
     uint8_t state           # HalfState
     uint8_t lane            # Lane, for the next read
     uint8_t used            # the highest lane that has moved bytes
-    uint8_t full_reads      # COPY: reads in a row that filled the whole buffer
+    uint8_t large_reads     # COPY: reads in a row that were worth splicing
     uint8_t small_wakes     # SPLICE: wake-ups in a row that moved too little for it
+    bint bulk               # SPLICE: it has had a turn so large that others should go first
     bint pending_urgent     # the one pending byte is urgent
 
 
@@ -233,8 +234,8 @@ cdef inline bint flow_resetting(const Flow* flow) noexcept nogil:
 
 
 cdef inline bint flow_is_bulk(const Flow* flow) noexcept nogil:
-    """Whether either direction has so much to move that it is spliced."""
-    return flow.half[0].lane == SPLICE or flow.half[1].lane == SPLICE
+    """Whether either direction has so much to move that others should go first."""
+    return flow.half[0].bulk or flow.half[1].bulk
 
 
 cdef inline bint flow_half_closed(const Flow* flow) noexcept nogil:

@@ -14,7 +14,7 @@ from relaycore._core cimport Worker, queue_push
 from relaycore._dial cimport dial_step, keep_alive
 from relaycore._flow cimport (
     ACKNOWLEDGED, ANNOUNCED, CANNOT_BE, DEADLINE, DIALLING, DISCARD, EMPTIED, FAILED, OPEN, READABLE, RELAYING, RESETTING, SHUT,
-    SHUT_SINK, SINK_BROKEN, SOURCE_EOF, SOURCE_RESET, UNWATCHED, Flow, Half, HalfEvent, HalfState, Next, Side, after, earlier,
+    SHUT_SINK, SINK_BROKEN, SOURCE_EOF, SOURCE_RESET, SPLICE, UNWATCHED, Flow, Half, HalfEvent, HalfState, Next, Side, after, earlier,
     flow_half_closed, flow_resetting, half_blocked, half_can_step, half_gives, half_next, lost_by, passed,
 )
 from relaycore._libc cimport EPOLLET, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, EPOLL_CTL_MOD
@@ -30,6 +30,8 @@ from relaycore._table cimport flow_token, table_index
 from relaycore._wheel cimport wheel_put
 
 cdef enum:
+    # What takes longer than this takes is bulk: some ten microseconds, for which nobody minds to wait.
+    BULK_BYTES = 64 * 1024
     # No event tells that the send queue is empty: look at every tick first, then at longer steps of the time waited so far.
     RESET_LOOK_NS = 4000000
     # A sink whose peer acknowledges nothing for this long gets its reset over the bytes it will not have.
@@ -99,6 +101,8 @@ cdef inline void half_step(Worker* w, Flow* flow, int h, uint32_t turn_bytes) no
     if moved != 0:
         flow.active_ns = w.gear.now_ns
         bump(&w.stats.listeners[flow.listener].bytes[h], moved)
+    if moved >= BULK_BYTES and half.lane == SPLICE:
+        half.bulk = True
     if answer == SOURCE_DRY:
         half_rest(half, &w.gear, moved)
 

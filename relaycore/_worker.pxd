@@ -7,7 +7,7 @@
 # - Events of one batch may speak of a flow that an earlier one of them ended, or of its slot's next tenant. The token holds the
 #   slot's generation, and slots become free at the end of the batch.
 # - Listening sockets are level-triggered: a bounded number is accepted per turn, the rest is told again.
-# - epoll tells who is ready, not who is in a hurry. So flows that are spliced wait for those that are not, and while there are such,
+# - epoll tells who is ready, not who is in a hurry. So bulk waits for the others, and while there are any,
 #   their turns are short. Neither starves: each flow that is ready has a turn, bulk has at least the time that the others had.
 #
 # Owns: the order of things within a turn.

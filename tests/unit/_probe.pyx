@@ -12,7 +12,7 @@ from relaycore._convert cimport addr_from_python, addr_to_python, form_from_pyth
 from relaycore._core cimport Worker, queue_holds, queue_pop, queue_push
 from relaycore._dial cimport dial_reason
 from relaycore._flow cimport (
-    CANNOT_BE, CLOSED, COPY, DIALLING, DISCARD, HALF_EVENTS, RESETTING, SHUT, SHUT_SINK, SPLICE, Capture, Direction, Flow, HalfEvent,
+    CANNOT_BE, CLOSED, DIALLING, DISCARD, HALF_EVENTS, RESETTING, SHUT, SHUT_SINK, Capture, Direction, Flow, HalfEvent,
     HalfState, half_can_step, half_next, verdict_on,
 )
 from relaycore._libc cimport sockaddr_storage
@@ -212,10 +212,10 @@ cdef class QueueProbe:
         table_free(&self.w.table)
 
     def take(self, bint bulk_up=False, bint bulk_down=False):
-        """A flow's number, with these halves in SPLICE."""
+        """A flow's number, with bulk in these halves."""
         flow = table_take(&self.w.table)
-        flow.half[0].lane = SPLICE if bulk_up else COPY
-        flow.half[1].lane = SPLICE if bulk_down else COPY
+        flow.half[0].bulk = bulk_up
+        flow.half[1].bulk = bulk_down
         return table_index(&self.w.table, flow)
 
     def push(self, uint32_t i):
