@@ -1,7 +1,7 @@
 """The listening sockets: bound all or none, as the relay's user, one per worker and address.
 
 Owns: the sockets until the engine takes them (take_descriptors), and every message about a port that cannot be had.
-Never here: accept(), a privilege (privileges raised what binding needs), a mark (a listener's mark goes on to its clients).
+Never here: accept(), a privilege (privileges raised what binding needs), a mark but for notrack (it goes on to the clients).
 """
 
 import contextlib
@@ -144,6 +144,9 @@ def _set_options(sock: socket.socket, config: Config, listener: Listener) -> Non
     if listener.capture == "tproxy":
         option = (socket.SOL_IP, IP_TRANSPARENT) if sock.family == socket.AF_INET else (socket.IPPROTO_IPV6, IPV6_TRANSPARENT)
         sock.setsockopt(*option, 1)
+    mark = config.client_mark_of(listener)
+    if mark:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
     if config.interface and listener.direction != "outbound":
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, config.interface.encode())
 

@@ -88,7 +88,7 @@ def _check_ports(listeners: Mapping[str, Listener], draft: Draft, refuse: Tell) 
 def _check_marks(draft: Draft, refuse: Tell) -> None:
     """By their marks the rules tell packets from each other."""
     first: dict[int, str] = {}
-    for name in sorted(("mark", "local_mark", "capture_mark"), key=lambda name: name in draft.rules.given):
+    for name in sorted(("mark", "local_mark", "capture_mark", "client_mark"), key=lambda name: name in draft.rules.given):
         mark = getattr(draft.rules, name)
         if mark and f"rules.{name}" not in draft.unsound:
             holder = first.setdefault(mark, name)

@@ -59,6 +59,11 @@ class Config(NamedTuple):
         """The place to name in a message about a key, as in "relay.toml: relay.user"."""
         return self.places.get(key) or f"{self.file or 'defaults'}: {key}"
 
+    def client_mark_of(self, listener: Listener) -> int:
+        """SO_MARK of a listener, which all that it accepts inherits: by it the rules know what goes to untracked clients."""
+        untracked = self.rules.notrack and listener.capture == "tproxy" and listener.direction != "outbound"
+        return self.rules.client_mark if untracked else 0
+
 
 def config_path(flags: Flags, environ: Mapping[str, str]) -> str:
     """The file that --config, else RELAY_CONFIG, names; "" for none."""

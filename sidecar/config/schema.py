@@ -246,6 +246,12 @@ class Rules(Section):
         "auto",
         "what happens to connections while the relay is dead; auto: drop under iptables with tproxy, else reset",
     )
+    notrack = key(
+        boolean(),
+        False,
+        "leave clients' connections to tproxy listeners, inbound or gateway, out of conntrack; not with redirect or "
+        "preserve_client",
+    )
     gateway_interfaces = key(_interfaces(), [], "interfaces behind which a gateway's clients are; gateway rules need them")
     gateway_cidrs = key(_networks(), [], "the clients' networks that are captured there; empty: every client")
     mark = key(
@@ -255,6 +261,9 @@ class Rules(Section):
     )
     local_mark = key(integer(1, MARK_MASK), 0x111, "mark of packets that the rules of tproxy deliver on this machine")
     capture_mark = key(integer(1, MARK_MASK), 0x112, "mark of outbound packets that the rules of tproxy capture")
+    client_mark = key(
+        integer(1, MARK_MASK), 0x113, "mark of what the relay sends to captured clients, where notrack leaves them out"
+    )
     route_table = key(
         integer(1, 2**32 - 1, taken=KERNEL_TABLES), 100, "routing table by which marked packets stay on this machine"
     )

@@ -90,6 +90,6 @@ def compare(running: Config, fresh: Config) -> Changes:
     for table, old, new in pairs:
         for name, key in old.keys.items():
             if getattr(old, name) != getattr(new, name):
-                only_rules = table == "rules" and name != "mark"
+                only_rules = table == "rules" and name not in ("mark", "notrack", "client_mark")
                 (changes.applied if key.live else changes.rules if only_rules else changes.restart).append(f"{table}.{name}")
     return changes

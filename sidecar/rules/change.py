@@ -114,7 +114,7 @@ def move_to(target: Situation) -> None:
 def check_clashes(config: Config, now: Situation, target: Situation) -> None:
     """RelayError when something of others has our names, or their ip rules or routes would take our packets, or ours theirs."""
     rules = config.rules
-    names = ("mark", "local_mark", "capture_mark") if target.ways else ("mark",)
+    names = ["mark", *(["local_mark", "capture_mark"] if target.ways else []), *(["client_mark"] if rules.notrack else [])]
     marks = {name: getattr(rules, name) for name in names if getattr(rules, name)}
     with refusals_told():
         found = [*routes.clashes(target.ways, marks), *foreign_marks.clashes(marks)]

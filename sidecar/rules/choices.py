@@ -73,6 +73,7 @@ def problems(config: Config, backend: str, *, guarded: bool) -> list[Problem]:
         *_listeners(config),
         *_exemption(config),
         *_failure(config, backend, guarded=guarded),
+        *_notrack(config),
     ]
 
 
@@ -140,6 +141,23 @@ def _failure(config: Config, backend: str, *, guarded: bool) -> Iterator[Problem
             step += f'; "{choice}" with backend = "nft"'
         expected = f"what {backend} can do with {capture} when the relay is dead"
         yield Problem(config.where("rules.on_failure"), expected, f'"{choice}"', step)
+
+
+def _notrack(config: Config) -> Iterator[Problem]:
+    """REDIRECT, and the way back to a relay that spoofs, are what conntrack remembers."""
+    if not config.rules.notrack:
+        return
+    found = [
+        f"{listener.name} with {'preserve_client' if listener.preserve_client else 'redirect'}"
+        for listener in captured(config)
+        if listener.capture == "redirect" or listener.preserve_client
+    ]
+    if not found and not any(map(config.client_mark_of, captured(config))):
+        found = ["outbound alone, which conntrack has to track"]
+    if found:
+        expected = "listeners that can do without conntrack"
+        works = 'capture = "tproxy" without preserve_client works, where one of them is inbound or a gateway'
+        yield Problem(config.where("rules.notrack"), expected, ", ".join(found), works)
 
 
 def on_address(listener: Listener) -> str | None:

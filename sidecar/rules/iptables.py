@@ -1,4 +1,4 @@
-"""iptables: chains of our own in nat and mangle, each reached by one jump from a base chain that belongs to all.
+"""iptables: chains of our own in nat, mangle and raw, each reached by one jump from a base chain that belongs to all.
 
 Owns: the spelling of a plan for iptables-restore and ip6tables-restore, in the very words in which `iptables -S` gives it back.
 Never here: a rule in a chain that is not ours, but for those jumps; running the programs (programs).
@@ -15,7 +15,7 @@ from sidecar.rules.model import MARK_MASK, PREFIX, V4, V6, Action, Chain, Match,
 
 CHAINS = {"prerouting": f"{PREFIX}IN", "output": f"{PREFIX}OUT", "input": f"{PREFIX}DEAD"}
 BASES = {"prerouting": "PREROUTING", "output": "OUTPUT", "input": "INPUT"}
-TABLES = ("nat", "mangle")
+TABLES = ("nat", "mangle", "raw")
 RECORD = f"{PREFIX}RECORD"  # a chain that nothing calls: its one comment tells which plan this is, and what it made
 COMMENT = "relay-sidecar"
 
@@ -211,6 +211,7 @@ _ADDRESSES = {"src_nets": "-s", "dst_nets": "-d", "in_interface": "-i", "out_int
 _MATCHES: dict[str, Callable[[Match], Any]] = {
     "syn": lambda match: [f"-m tcp {'! ' if match.negated else ''}--tcp-flags FIN,SYN,RST,ACK SYN"],
     "listening": lambda _: ["-m socket --nowildcard"],
+    "connected": lambda _: ["-m socket"],
     "transparent": lambda _: ["-m socket --transparent"],
     "dst_local": _local("dst"),
     "src_local": _local("src"),
@@ -228,6 +229,7 @@ _TARGETS: dict[str, Callable[[Sequence[Any]], str]] = {
     "accept": lambda _: "ACCEPT",
     "drop": lambda _: "DROP",
     "redirect": lambda values: f"REDIRECT --to-ports {values[0]}",
+    "notrack": lambda _: "CT --notrack",
     "set_mark": lambda values: f"MARK --set-xmark {_mark(values[0])}",
     "set_ct_mark": lambda values: f"CONNMARK --set-xmark {_mark(values[0])}",
 }

@@ -18,7 +18,7 @@ MARK_MASK: Final = 0xFFF
 
 
 WITHOUT_VALUES: Final = frozenset(
-    {"tcp", "syn", "listening", "transparent", "dst_local", "src_local", "ct_new", "ct_original", "ct_dnat"}
+    {"tcp", "syn", "listening", "connected", "transparent", "dst_local", "src_local", "ct_new", "ct_original", "ct_dnat"}
 )
 
 
@@ -26,9 +26,9 @@ class Match(NamedTuple):
     """One condition; with several values, any of them.
 
     tcp (which ports and flags imply), syn (the first packet of a connection), listening (somebody listens on the destination),
-    transparent (a socket of the relay has exactly these addresses), dst_local, src_local, mark N, ct_mark N, ct_new,
-    ct_original, ct_dnat, in_interface NAMES, out_interface NAMES, dst_ports RANGES, src_nets NETWORKS and dst_nets NETWORKS (of
-    one family), uid IDS, gid IDS.
+    connected (a socket is bound to the very destination, most likely by being connected), transparent (a socket of the relay
+    has exactly these addresses), dst_local, src_local, mark N, ct_mark N, ct_new, ct_original, ct_dnat, in_interface NAMES,
+    out_interface NAMES, dst_ports RANGES, src_nets NETWORKS and dst_nets NETWORKS (of one family), uid IDS, gid IDS.
     """
 
     kind: str
@@ -40,7 +40,8 @@ class Action(NamedTuple):
     """What is done.
 
     return, accept, drop, reset, redirect PORT, tproxy PORT ADDRESS (None: any), set_mark N, set_ct_mark N, divert N (set_mark
-    and accept). When nobody listens, tproxy drops under iptables, and under nft the next rule has its turn.
+    and accept), notrack (conntrack does not see the packet; in raw alone). When nobody listens, tproxy drops under iptables,
+    and under nft the next rule has its turn.
     """
 
     kind: str
@@ -57,7 +58,7 @@ class Rule(NamedTuple):
 
 
 class Chain(NamedTuple):
-    """What happens at one hook: kind is nat (a flow's first packet alone) or mangle (every packet)."""
+    """What happens at one hook: kind is nat (a flow's first packet alone), mangle (every packet) or raw (before conntrack)."""
 
     kind: str
     hook: str  # prerouting | output | input

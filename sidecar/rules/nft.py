@@ -20,6 +20,8 @@ HOOKS = {
     ("mangle", "prerouting"): "type filter hook prerouting priority mangle",
     ("mangle", "output"): "type route hook output priority mangle",  # route: the way is chosen again after the mark
     ("mangle", "input"): "type filter hook input priority mangle",
+    ("raw", "prerouting"): "type filter hook prerouting priority raw",
+    ("raw", "output"): "type filter hook output priority raw",
 }
 COMMENT = "relay-sidecar"
 RECORD = "record"  # a chain that nothing calls: its one comment tells which plan this is
@@ -206,6 +208,7 @@ _MATCHES: dict[str, Callable[[Match], str]] = {
     "tcp": lambda match: f"meta l4proto {'!= ' if match.negated else ''}tcp",
     "syn": lambda match: FLAGS.format("!= " if match.negated else ""),
     "listening": lambda _: "socket wildcard <= 1",
+    "connected": lambda _: "socket wildcard 0",
     "transparent": lambda _: "socket transparent 1",
     "dst_local": _type("daddr"),
     "src_local": _type("saddr"),
@@ -232,5 +235,6 @@ _ACTIONS: dict[str, Callable[[Sequence[Any], int], str]] = {
     "tproxy": _tproxy,
     "set_mark": _set_packet_mark,
     "set_ct_mark": _mark("ct mark"),
+    "notrack": lambda _, __: "notrack",
     "divert": lambda values, family: f"{_set_packet_mark(values, family)} accept",
 }

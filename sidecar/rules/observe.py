@@ -156,7 +156,7 @@ def _legacy_could_hold_rules() -> bool:
     for path in LEGACY_TABLES:
         try:
             with open(path, encoding="ascii") as names:
-                if {"nat", "mangle"} & set(names.read().split()):
+                if set(iptables.TABLES) & set(names.read().split()):
                     return True
         except FileNotFoundError:
             continue

@@ -9,6 +9,7 @@ from sidecar.rules.choices import captured, problems
 from sidecar.rules.model import V4, V6, WITHOUT_VALUES, Chain, Plan, Routing
 from sidecar.rules.redirect import redirect_chains
 from sidecar.rules.tproxy import tproxy_chains
+from sidecar.rules.untracked import raw_chains
 
 
 def make_plan(config: Config, backend: str, *, guarded: bool = False) -> Plan:
@@ -18,7 +19,8 @@ def make_plan(config: Config, backend: str, *, guarded: bool = False) -> Plan:
         raise RelayError(*found, exit_status=BAD_CONFIG)
     rules = config.rules
     families = (V4, V6) if rules.ipv6 else (V4,)
-    chains = [*redirect_chains(config, families, backend), *tproxy_chains(config, families, backend)]
+    mangle = tproxy_chains(config, families, backend)
+    chains = [*redirect_chains(config, families, backend), *mangle, *raw_chains(config, mangle)]
     routed = any(listener.capture == "tproxy" for listener in captured(config))
     routing = Routing((rules.local_mark, rules.capture_mark), rules.route_table, rules.rule_priority)
     return Plan(families, tuple(_without_impossible(chain) for chain in chains), routing if routed else None)

@@ -25,6 +25,7 @@ Matches = tuple[Match, ...]
 Actions = tuple[Action, ...]
 
 TCP_ALONE = Rule("TCP alone is relayed", (NOT_TCP,), (RETURN,))
+CONNECTED = Match("connected")
 OLDER = Rule("connections older than the rules", (NOT_SYN,), (RETURN,))
 OWN_ADDRESSES = Rule("localhost and own addresses", (DST_LOCAL,), (RETURN,))
 PASSING = Rule("what only passes by: capturing it would make an open relay", (NOT_DST_LOCAL,), (RETURN,))

@@ -9,6 +9,9 @@ A connection is decided at its SYN, and conntrack's mark remembers, so that conn
 A packet in mid-stream of which conntrack knows nothing (it was flushed, or is new here) goes by PREROUTING once, where a socket
 of the relay tells whose it is.
 
+With notrack nothing is remembered of what comes in or passes: a socket of the relay tells what is captured, and one of anybody
+else what is older than the rules.
+
 Owns: the chains of mangle, but for input. Never here: which connections (selection); the spelling of nft or iptables.
 """
 
@@ -18,6 +21,7 @@ from sidecar.config import Config
 from sidecar.rules.choices import Port, on_address, ports_of, when_dead
 from sidecar.rules.model import BOTH, V4, V6, Action, Chain, Match, Rule
 from sidecar.rules.selection import (
+    CONNECTED,
     DST_LOCAL,
     LISTENING,
     NOT_DST_LOCAL,
@@ -45,6 +49,7 @@ LOOPBACK = {V4: "127.0.0.1", V6: "::1"}
 
 NOT_SRC_LOCAL = Match("src_local", negated=True)
 TRANSPARENT = Match("transparent")
+OLDER_HERE = Rule(OLDER.why, (NOT_SYN, CONNECTED), (RETURN,))
 ACCEPT, DROP = Action("accept"), Action("drop")
 
 
@@ -66,6 +71,7 @@ class _Making:
         self.outbound = ports_of(config, families, "outbound", "tproxy")
         self.inbound = ports_of(config, families, "inbound", "tproxy")
         self.gateway = ports_of(config, families, "gateway", "tproxy")
+        self.tracked = not config.rules.notrack  # what comes in, and what passes
         self.spoofs = any(port.listener.preserve_client for port in self.inbound)
         rules = config.rules
         self.marked = {name: Match("mark", (getattr(rules, name),)) for name in ("mark", "local_mark", "capture_mark")}
@@ -83,7 +89,8 @@ class _Making:
         rules.append(Rule("other loopback traffic", (ON_LO,), (RETURN,)))
         if self.inbound or self.gateway:
             divert = Action("divert", (self.config.rules.local_mark,))
-            rules += [Rule("captured connections", (NOT_SYN, TRANSPARENT), (divert,)), *self._cookies(), OLDER]
+            rules.append(Rule("captured connections", (NOT_SYN, TRANSPARENT), (divert,)))
+            rules += [*(self._cookies() if self.tracked else []), OLDER if self.tracked or not self.inbound else OLDER_HERE]
             rules += [*self._passing(), PASSING]
         if self.inbound:
             rules += [*inbound_exemptions(self.config), *self._arriving()]
@@ -156,11 +163,16 @@ class _Making:
             if again != selected:
                 rules.append(self._take(port, again, "inbound, a port used again", port.family))
             rules += [self._take(port, selected, "inbound", port.family), *self._nobody(selected, port.family)]
+            if not self.tracked:
+                # Of an older connection with a translated address, which no socket here has, conntrack knows.
+                cookie = (NOT_SYN, Match("ct_new"), *inbound_selection(self.config))
+                rules.append(self._take(port, cookie, "answers to SYN cookies", port.family))
         return rules
 
     def _take(self, port: Port, matches: Matches, why: str, family: int) -> Rule:
         to = Action("tproxy", (port.listener.port, on_address(port.listener)))
-        actions = (to, self.keep_local, self.remember["mark"], ACCEPT)
+        remember = (self.remember["mark"],) if self.tracked else ()
+        actions = (to, self.keep_local, *remember, ACCEPT)
         return Rule(f"{why}: to {port.listener.name}", matches, actions, family)
 
     def _nobody(self, matches: Sequence[Match], family: int) -> list[Rule]:

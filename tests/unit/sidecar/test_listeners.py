@@ -148,6 +148,22 @@ def test_only_inbound_and_gateway_listeners_are_bound_to_the_interface(load: Loa
         assert devices == [b"lo", b""]
 
 
+def test_untracked_listeners_have_the_mark_of_clients(load: Load) -> None:
+    """Accepted sockets inherit it: without it conntrack would see half of a connection; elsewhere it would mean nothing."""
+    marks = {
+        (notrack, capture, direction): load(
+            f"[rules]\nnotrack = {notrack}\nclient_mark = 7\n"
+            f'[[listener]]\nname = "one"\ndirection = "{direction}"\nport = 1\ncapture = "{capture}"\n'
+        )
+        for notrack in ("true", "false")
+        for capture in ("redirect", "tproxy")
+        for direction in ("outbound", "inbound", "gateway")
+    }
+    marked = {choice for choice, config in marks.items() if config.client_mark_of(config.listeners[0]) == 7}
+    assert marked == {("true", "tproxy", "inbound"), ("true", "tproxy", "gateway")}
+    assert {config.client_mark_of(config.listeners[0]) for config in marks.values()} == {0, 7}
+
+
 def test_inherited_sockets_are_matched_by_name_else_by_port(load: Load) -> None:
     """A socket that the service manager holds would be bound again, and fail."""
     by_name, by_port, nobodys = (socket.create_server(("127.0.0.1", 0)) for _ in range(3))

@@ -59,6 +59,8 @@ def test_a_reload_applies_what_it_can_and_tells_the_rest(load: Load) -> None:
         workers = 3
         [rules]
         mark = 1
+        notrack = true
+        client_mark = 2
         ipv6 = false
         [log]
         level = "debug"
@@ -77,7 +79,10 @@ def test_a_reload_applies_what_it_can_and_tells_the_rest(load: Load) -> None:
     )
     changes = compare(running, fresh)
     assert changes.applied == ["relay.idle_timeout", "log.level"]
-    assert changes.restart == ["relay.workers", "rules.mark", "admin.metrics", "listener[0].capture"]
+    assert changes.restart == [
+        *("relay.workers", "rules.notrack", "rules.mark", "rules.client_mark"),
+        *("admin.metrics", "listener[0].capture"),
+    ]
     assert changes.rules == ["rules.ipv6"]
     now = with_live_keys(running, fresh)
     assert (now.relay.idle_timeout, now.log.level) == (7000, "debug")

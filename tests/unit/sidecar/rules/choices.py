@@ -97,4 +97,8 @@ CHOICES: Mapping[str, str] = {
         {**GATEWAY, "outbound_ports": [80, 443], "outbound_exclude_cidrs": ["10.9.0.0/16"]}, gateway="tproxy"
     ),
     "gateway-and-app": chosen(GATEWAY, gateway="tproxy", inbound="tproxy", outbound="tproxy"),
+    "notrack": chosen({"notrack": True}, **BOTH_TPROXY),
+    "notrack-every-port": chosen({"notrack": True, "only_open_ports": False, "client_mark": 0x7}, inbound="tproxy"),
+    "notrack-gateway": chosen({**GATEWAY, "notrack": True, "outbound_exclude_ports": [53]}, gateway="tproxy"),
+    "notrack-gateway-and-app": chosen({**GATEWAY, "notrack": True}, gateway="tproxy", inbound="tproxy", outbound="tproxy"),
 }

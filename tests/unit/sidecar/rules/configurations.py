@@ -66,6 +66,7 @@ KEYS: Mapping[str, st.SearchStrategy[Any]] = {
     "route_table": st.integers(1, 252) | st.integers(256, 2**32 - 1),
     "rule_priority": st.integers(1, 32765),
 }
+MARKS = ("mark", "local_mark", "capture_mark", "client_mark")
 CAPTURES = {
     "outbound": st.sampled_from(["", "redirect", "tproxy"]),
     "inbound": st.sampled_from(["", "redirect", "tproxy", "spoof"]),
@@ -79,8 +80,10 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
     captures = {direction: capture for direction, of in CAPTURES.items() if (capture := draw(of))}
     captures = captures or {"outbound": "redirect"}
     rules = draw(st.fixed_dictionaries({}, optional=dict(KEYS)))
-    marks = draw(st.lists(st.integers(1, 0xFFF), min_size=3, max_size=3, unique=True))
-    rules |= dict(zip(("mark", "local_mark", "capture_mark"), marks, strict=True))
+    marks = draw(st.lists(st.integers(1, 0xFFF), min_size=len(MARKS), max_size=len(MARKS), unique=True))
+    rules |= dict(zip(MARKS, marks, strict=True))
+    if {"inbound", "gateway"} & captures.keys() and set(captures.values()) == {"tproxy"}:
+        rules["notrack"] = draw(st.booleans())
     rules["on_failure"] = draw(st.sampled_from(["auto", "drop"]))
     if "gateway" in captures:
         rules["gateway_interfaces"] = draw(st.lists(INTERFACE, min_size=1, max_size=4))

@@ -180,6 +180,26 @@ def test_what_happens_when_nobody_listens() -> None:
     assert [cell for cell in table if not can("reset", *cell)] == [("tproxy", "iptables")]
 
 
+def test_what_needs_conntrack_is_refused_without_it(load: Load) -> None:
+    """Captured connections would find no origin, or no way back; or nothing would come of the key."""
+    works = 'capture = "tproxy" without preserve_client works, where one of them is inbound or a gateway'
+    spoofing = {**TPROXY, "preserve_client": True}
+    for listeners, found in (
+        ([OUT, IN], "outbound with redirect, inbound with redirect"),
+        ([{**OUT, **TPROXY}, IN], "inbound with redirect"),
+        ([OUT, {**IN, **TPROXY}], "outbound with redirect"),
+        ([{**IN, **spoofing}], "inbound with preserve_client"),
+        ([{**NET, **spoofing}], "gateway with preserve_client"),
+        ([{**OUT, **TPROXY}], "outbound alone, which conntrack has to track"),
+    ):
+        expected = f"rules.notrack: expected listeners that can do without conntrack, found {found}; {works}"
+        for backend in BACKENDS:
+            assert told(load, of(*listeners, **GATEWAY, notrack=True), backend) == [expected]
+            assert told(load, of(*listeners, **GATEWAY), backend) == []
+    for listeners in ([{**IN, **TPROXY}], [NET], [{**OUT, **TPROXY}, {**IN, **TPROXY}], [{**OUT, **TPROXY}, NET]):
+        assert told(load, of(*listeners, **GATEWAY, notrack=True)) == []
+
+
 def listening(load: Load, address: str) -> Listener:
     return load(of({**IN, **TPROXY, "address": address})).listeners[0]
 

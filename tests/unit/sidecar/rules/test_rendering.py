@@ -15,7 +15,7 @@ from tests.support.rules import configured
 from tests.support.toml import to_toml
 from tests.unit.sidecar.conftest import Load
 from tests.unit.sidecar.rules.choices import GATEWAY, LISTENERS
-from tests.unit.sidecar.rules.configurations import configurations
+from tests.unit.sidecar.rules.configurations import MARKS, configurations
 
 LONGEST_COMMENT = 128  # of nft, with its NUL not counted; iptables takes 255
 LONGEST_NAME = "n" * 64
@@ -89,8 +89,8 @@ def test_a_plan_is_made_from_the_configuration_alone(tables: dict[str, Any], oth
 
 
 def free_mark(tables: dict[str, Any]) -> int:
-    taken = {tables["rules"][name] for name in ("mark", "local_mark", "capture_mark")}
-    return next(mark for mark in range(1, 5) if mark not in taken)
+    taken = {tables["rules"][name] for name in MARKS}
+    return next(mark for mark in range(1, len(MARKS) + 2) if mark not in taken)
 
 
 # What is made to become a rule, or a command, of its own.
@@ -127,8 +127,8 @@ NETS = ("inbound_exclude_cidrs", "outbound_cidrs", "outbound_exclude_cidrs", "ga
 LINKS = ("inbound_exclude_interfaces", "outbound_exclude_interfaces", "gateway_interfaces")
 USERS = ("outbound_uids", "outbound_exclude_uids", "outbound_exclude_gids")
 WORDS = ("backend", "on_failure", "inbound_ports", "outbound_ports", "outbound_cidrs")
-NUMBERS = ("mark", "local_mark", "capture_mark", "route_table", "rule_priority")
-SWITCHES = ("ipv6", "exempt_owner", "only_open_ports")
+NUMBERS = (*MARKS, "route_table", "rule_priority")
+SWITCHES = ("ipv6", "exempt_owner", "only_open_ports", "notrack")
 
 
 def injected(text: str) -> list[dict[str, Any]]:
