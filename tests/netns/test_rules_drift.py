@@ -1,13 +1,14 @@
 """Rules that somebody has changed by hand, that somebody else has made under our names, or that would meet others' marks."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 
 from tests.support.foreign import of_others, snapshot
 from tests.support.netns import Namespace
 from tests.support.rule_commands import Pod, backends, made
+from tests.support.ways import UNTRACKED
 
 pytestmark = pytest.mark.usefixtures("rules_of_others")
 
@@ -105,6 +106,22 @@ def test_what_is_changed_by_nft(pod: Pod, what: str) -> None:
     change, told = BY_NFT[what]
     pod.configure("tproxy", "nft")
     check_repair(pod, lambda: change(pod.namespace), told)
+
+
+RAW: Mapping[str, tuple[Callable[..., None], str]] = {
+    "nft": (nft("flush chain inet relay_sidecar raw_output"), "raw_output: changed"),
+    "iptables": (ipt("raw -F RELAY_OUT"), "ip raw RELAY_OUT: changed"),
+    "iptables-legacy": (ipt("raw -D PREROUTING 1"), "ip raw PREROUTING: new"),
+}
+
+
+@pytest.mark.parametrize("backend", RAW)
+def test_what_is_changed_before_conntrack(pod: Pod, backend: str) -> None:
+    """Half of each connection would be tracked, and `rules status` would say applied."""
+    change, told = RAW[backend]
+    programs = [PROGRAMS[backend]] if backend in PROGRAMS else []
+    pod.configure(UNTRACKED, backend)
+    check_repair(pod, lambda: change(pod.namespace, *programs), told)
 
 
 @pytest.mark.parametrize("what", BY_IPTABLES)

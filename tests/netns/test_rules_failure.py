@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.support import rules
-from tests.support.catcher import CLOSED_PORT, SHORT, Scene, ask, at, hold
+from tests.support.catcher import CLOSED_PORT, SHORT, Scene, ask, at, hold, plain
 from tests.support.network import FAMILIES, POD, SERVER
 from tests.support.relay import Relay
 from tests.support.rule_commands import BACKENDS, CAPTURES, tables
 from tests.support.toml import to_toml
+from tests.support.ways import UNTRACKED
 
 CHOICES = ("auto", "reset", "drop", "open")
 
@@ -26,8 +27,8 @@ CAN = {
     ("tproxy", "iptables"): {"auto": DROP, "drop": DROP},
 }
 CELLS = {
-    (capture, backend, choice): CAN[capture, backend.removesuffix("-legacy")].get(choice, REFUSED)
-    for capture, backend, choice in product(CAPTURES, BACKENDS, CHOICES)
+    (capture, backend, choice): CAN[plain(capture), backend.removesuffix("-legacy")].get(choice, REFUSED)
+    for capture, backend, choice in product((*CAPTURES, UNTRACKED), BACKENDS, CHOICES)
 }
 POSSIBLE = [cell for cell, outcome in CELLS.items() if outcome != REFUSED]
 IMPOSSIBLE = [cell for cell, outcome in CELLS.items() if outcome == REFUSED]
@@ -39,7 +40,7 @@ def test_a_killed_relay(capture: str, backend: str, choice: str) -> None:
     with Scene.made() as scene:
         configuration = tables(capture, backend, on_failure=choice)
         rules.apply(scene.pod, configuration)
-        with Relay(scene.pod, configuration["listener"]) as relay:
+        with Relay(scene.pod, configuration["listener"], {"rules": configuration["rules"]}) as relay:
             relay.await_ready()
             for family in FAMILIES:
                 assert ask(scene.pod, family, at(SERVER, family, 80), uid=1000).by == "server"
@@ -71,9 +72,9 @@ def test_what_the_kernel_cannot_do_is_refused_with_what_it_can(capture: str, bac
         [sys.executable, "-m", "sidecar", "check", "--config", str(path)], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (78, "")
-    works = {"redirect": 'works here: "reset" or "drop"', "tproxy": 'works here: "drop"'}[capture]
+    works = {"redirect": 'works here: "reset" or "drop"', "tproxy": 'works here: "drop"'}[plain(capture)]
     program = backend.removesuffix("-legacy")
-    expected = f"rules.on_failure: expected what {program} can do with {capture} when the relay is dead"
+    expected = f"rules.on_failure: expected what {program} can do with {plain(capture)} when the relay is dead"
     assert f'{expected}, found "{choice}"; {works}; ' in done.stderr
     if choice == "open":
         assert "`rules apply --guard`" in done.stderr

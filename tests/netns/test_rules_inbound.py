@@ -10,7 +10,7 @@ import pytest
 from tests.support.catcher import CLOSED_PORT, SHORT, Answer, Scene, ask, at
 from tests.support.netns import Namespace
 from tests.support.network import CLIENT, FAMILIES, FAMILY, LOOPBACK, POD, POD_TO_SERVER, SERVER, V4, V6
-from tests.support.rule_commands import backends, captures
+from tests.support.rule_commands import backends, every_capture
 
 
 class Inbound:
@@ -38,7 +38,7 @@ def each_family(scene: Scene) -> list[Inbound]:
     return [Inbound(scene, family) for family in FAMILIES]
 
 
-@captures
+@every_capture
 @backends
 def test_by_default_every_open_port_is_captured_but_ssh_and_the_relays_own(scene: Scene, backend: str, capture: str) -> None:
     """Whoever repairs a relay could not get in, and whoever scrapes its metrics would meet the relay instead."""
@@ -55,7 +55,7 @@ def test_by_default_every_open_port_is_captured_but_ssh_and_the_relays_own(scene
             assert direct == Answer("inbound", f"{POD[client.family]},15006", CLIENT[client.family])
 
 
-@captures
+@every_capture
 @backends
 def test_own_ports_follow_the_configuration(scene: Scene, backend: str, capture: str) -> None:
     """A moved metrics port would be captured, and one that is no longer the relay's would not."""
@@ -65,7 +65,7 @@ def test_own_ports_follow_the_configuration(scene: Scene, backend: str, capture:
             assert [client.to(port) for port in (9090, 15020, 15021)] == ["app", "inbound", "inbound"]
 
 
-@captures
+@every_capture
 @backends
 def test_inbound_ports(scene: Scene, backend: str, capture: str) -> None:
     """Ports that nobody listed would be captured, or listed ones missed; one line of iptables takes fifteen."""
@@ -80,7 +80,7 @@ def test_inbound_ports(scene: Scene, backend: str, capture: str) -> None:
             assert client.to(80) == "app"
 
 
-@captures
+@every_capture
 @backends
 def test_ssh_is_captured_when_it_is_listed(scene: Scene, backend: str, capture: str) -> None:
     """The default exception would silently win over what a user wrote; what a user excludes wins over all."""
@@ -95,7 +95,7 @@ def test_ssh_is_captured_when_it_is_listed(scene: Scene, backend: str, capture: 
             assert [client.to(port) for port in (22, 80)] == ["app", "inbound"]
 
 
-@captures
+@every_capture
 @backends
 def test_inbound_exclude_ports(scene: Scene, backend: str, capture: str) -> None:
     """A port that must not be relayed would be; its neighbours, and ssh that was left out, stay as they are."""
@@ -106,7 +106,7 @@ def test_inbound_exclude_ports(scene: Scene, backend: str, capture: str) -> None
             assert [client.to(port) for port in (80, 9011)] == ["inbound"] * 2
 
 
-@captures
+@every_capture
 @backends
 def test_inbound_exclude_cidrs(scene: Scene, backend: str, capture: str) -> None:
     """A monitoring network's connections would be relayed; it is the client's address that counts."""
@@ -118,7 +118,7 @@ def test_inbound_exclude_cidrs(scene: Scene, backend: str, capture: str) -> None
         assert [Inbound(scene, family).to(80) for family in (V4, V6)] == ["app", "inbound"]
 
 
-@captures
+@every_capture
 @backends
 def test_inbound_exclude_interfaces(scene: Scene, backend: str, capture: str) -> None:
     """A management network's connections would be relayed; an interface that does not exist yet may be named."""
@@ -127,7 +127,7 @@ def test_inbound_exclude_interfaces(scene: Scene, backend: str, capture: str) ->
             assert (client.to(80), client.from_server(80)) == ("app", "inbound")
 
 
-@captures
+@every_capture
 @backends
 def test_only_open_ports(scene: Scene, backend: str, capture: str) -> None:
     """A probe of an app that is down would find it well; whoever wants every port captured says so."""
@@ -150,7 +150,7 @@ BOUND = {
 
 
 @pytest.mark.parametrize("bound", BOUND)
-@captures
+@every_capture
 @backends
 def test_an_app_is_captured_where_it_can_be_reached(scene: Scene, backend: str, capture: str, bound: str) -> None:
     """An app on its pod's address would be missed; one on loopback alone, which was private, would be open to the network."""
@@ -161,7 +161,7 @@ def test_an_app_is_captured_where_it_can_be_reached(scene: Scene, backend: str, 
             assert client.from_server(7000) == ("inbound" if bound == "every address" else "refused")
 
 
-@captures
+@every_capture
 @backends
 def test_a_dual_stack_app_is_captured_in_both_families(scene: Scene, backend: str, capture: str) -> None:
     """An app on [::], as Go and Java make it, would be captured for half of its clients; one for IPv6 alone stays so."""
@@ -172,7 +172,7 @@ def test_a_dual_stack_app_is_captured_in_both_families(scene: Scene, backend: st
         assert [Inbound(scene, family).to(7001) for family in (V4, V6)] == ["refused", "inbound"]
 
 
-@captures
+@every_capture
 @backends
 def test_ipv6_may_be_left_out(scene: Scene, backend: str, capture: str) -> None:
     """Where IPv6 is switched off its rules could not be applied; then its connections are not captured."""
@@ -193,7 +193,7 @@ def passing(scene: Scene, family: int) -> tuple[Namespace, tuple[str, int]]:
     return scene.client, at(SERVER, family, 80)
 
 
-@captures
+@every_capture
 @backends
 def test_what_passes_by_is_not_captured(scene: Scene, backend: str, capture: str) -> None:
     """A neighbour that routes its traffic by the pod would find an open relay there; a router still routes."""
@@ -206,7 +206,7 @@ def test_what_passes_by_is_not_captured(scene: Scene, backend: str, capture: str
             assert ask(where, family, to).by == "server"
 
 
-@captures
+@every_capture
 @backends
 def test_both_directions_at_once(scene: Scene, backend: str, capture: str) -> None:
     """Rules of one direction would take the answers of the other's connections."""
@@ -226,7 +226,7 @@ def test_a_capture_for_each_direction(scene: Scene, backend: str, outbound: str,
             assert (client.from_pod(80, SERVER), client.from_pod(80, POD)) == ("outbound", "app")
 
 
-@captures
+@every_capture
 @backends
 def test_datagrams_are_left_alone(scene: Scene, backend: str, capture: str) -> None:
     """Name resolution by UDP would vanish into a relay of TCP."""
@@ -253,7 +253,7 @@ def echoed(near: Namespace, far: Namespace, where: tuple[str, int], family: int)
         return (data, answerer[:2]) == (b"name?", where)
 
 
-@captures
+@every_capture
 @backends
 def test_strict_reverse_path_filters_do_not_matter(scene: Scene, backend: str, capture: str) -> None:
     """Distributions set rp_filter=1: captured packets that come back by lo would be dropped as martians."""

@@ -12,10 +12,11 @@ from tests.support.network import CLIENT, FAMILIES, POD, SERVER
 from tests.support.path import Path
 from tests.support.peers import local, receive
 from tests.support.relay import Relay
-from tests.support.rule_commands import BACKENDS, CAPTURES, backends, captures
+from tests.support.rule_commands import BACKENDS, CAPTURES, backends, every_capture
+from tests.support.ways import UNTRACKED
 from tests.support.world import ANY, Way, captured
 
-BOTH = {capture: {"outbound": capture, "inbound": capture} for capture in CAPTURES}
+BOTH = {capture: {"outbound": capture, "inbound": capture} for capture in (*CAPTURES, UNTRACKED)}
 
 
 def begun(scene: Scene) -> list[Held]:
@@ -36,7 +37,7 @@ DIRECT = ["server", "app", "app"] * 2
 CAPTURED = ["outbound", "inbound", "app"] * 2
 
 
-@captures
+@every_capture
 @backends
 def test_connections_older_than_the_rules_go_on(scene: Scene, backend: str, capture: str) -> None:
     """Rules applied to a machine that works would cut its connections, of which conntrack knows nothing yet."""
@@ -49,7 +50,7 @@ def test_connections_older_than_the_rules_go_on(scene: Scene, backend: str, capt
     assert [connection.lives() for connection in before] == [True] * 6
 
 
-@captures
+@every_capture
 @backends
 def test_the_first_to_speak_may_be_the_other_end(scene: Scene, backend: str, capture: str) -> None:
     """Of a connection older than the rules conntrack takes the first packet for its beginning, whoever sends it."""
@@ -79,7 +80,7 @@ CHANGES: Mapping[str, Mapping[str, object]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-@captures
+@every_capture
 @backends
 def test_captured_connections_survive_another_apply(scene: Scene, backend: str, capture: str, change: str) -> None:
     """A change of one key would cut everything that is captured."""
@@ -93,7 +94,7 @@ def test_captured_connections_survive_another_apply(scene: Scene, backend: str, 
 
 
 @pytest.mark.parametrize(("before", "after"), [pair for pair in product(BACKENDS, repeat=2) if pair[0] != pair[1]])
-@captures
+@every_capture
 def test_captured_connections_survive_another_back_end(scene: Scene, capture: str, before: str, after: str) -> None:
     """A machine that is moved from iptables to nft would be cut off."""
     with scene.ruled(before, BOTH[capture]):
@@ -104,12 +105,12 @@ def test_captured_connections_survive_another_back_end(scene: Scene, capture: st
 
 
 @pytest.mark.parametrize("first", ["client", "origin"])
-@captures
+@every_capture
 @backends
 def test_conntrack_may_be_flushed(scene: Scene, backend: str, capture: str, first: str) -> None:
     """TPROXY needs no conntrack for what is captured; REDIRECT lives by it, and what was never captured lives in both."""
     with scene.ruled(backend, BOTH[capture], {"outbound_exclude_ports": [443], "inbound_exclude_ports": [443]}):
-        held = begun(scene) if capture == "tproxy" else []
+        held = begun(scene) if capture != "redirect" else []
         for family in FAMILIES:
             held.append(hold(scene.pod, family, at(SERVER, family, 443), uid=1000))
             held.append(hold(scene.client, family, at(POD, family, 443)))
@@ -127,7 +128,7 @@ def flush_conntrack(scene: Scene) -> None:
         scene.pod.run(["conntrack", "-F", "-f", family])
 
 
-@captures
+@every_capture
 @backends
 def test_syn_cookies(scene: Scene, backend: str, capture: str) -> None:
     """Under a SYN flood the answer to a cookie belongs to no socket yet: every new connection would be lost."""

@@ -6,14 +6,15 @@ import pytest
 
 from tests.support import foreign
 from tests.support.foreign import FOREIGN, of_others, snapshot
-from tests.support.rule_commands import BACKENDS, CAPTURES, Pod, backends, captures
+from tests.support.rule_commands import BACKENDS, CAPTURES, Pod, backends, every_capture
+from tests.support.ways import UNTRACKED
 
 SURROUNDINGS = {"empty": foreign.none, **FOREIGN}
 
 surrounded = pytest.mark.parametrize("around", SURROUNDINGS)
 
 
-@captures
+@every_capture
 @backends
 @surrounded
 def test_remove_leaves_everything_as_it_was(pod: Pod, around: str, backend: str, capture: str) -> None:
@@ -62,3 +63,20 @@ def test_another_configuration_takes_the_place_of_the_first(pod: Pod, old: tuple
     assert snapshot(pod.namespace) == before
     pod.run("apply")
     assert snapshot(pod.namespace) == after, "what was there earlier makes a difference"
+
+
+@pytest.mark.parametrize(("one", "other"), list(product(BACKENDS, repeat=2)))
+def test_notrack_comes_and_goes(pod: Pod, one: str, other: str) -> None:
+    """A table more or less than before: what is left of the longer plan would leave half of every connection untracked."""
+    foreign.by_all(pod.namespace)
+    before = snapshot(pod.namespace)
+    for capture, backend in ((UNTRACKED, one), ("tproxy", other), (UNTRACKED, one)):
+        pod.configure(capture, backend)
+        assert pod.state() != "applied"
+        pod.run("apply")
+        assert pod.state() == "applied"
+        after = snapshot(pod.namespace)
+        assert of_others(after) == of_others(before)
+        assert ("notrack" in str(after).lower()) == (capture == UNTRACKED)
+    pod.run("remove")
+    assert snapshot(pod.namespace) == before

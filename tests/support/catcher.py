@@ -20,6 +20,7 @@ from tests.support import rules
 from tests.support.netns import Namespace
 from tests.support.network import FAMILIES, FAMILY, V4, V6, Network
 from tests.support.relay import UID
+from tests.support.ways import UNTRACKED
 
 GATEWAY_PORT = 15007
 PORTS = {"outbound": rules.OUTBOUND_PORT, "inbound": rules.INBOUND_PORT, "gateway": GATEWAY_PORT}
@@ -29,6 +30,7 @@ APP_PORTS = (22, 80, 443, 8080, 8081, 8443, 9000, 9005, 9010, 9011, 9090, 15020,
 SERVER_PORTS = (22, 53, 80, 443, 8080, 9000, 9005, 9010, 9011, 9090)
 CLOSED_PORT = 7777  # nobody listens there
 
+CLIENT_MARK = 0x113  # rules.client_mark
 SO_ORIGINAL_DST = 80
 IP_TRANSPARENT, IPV6_TRANSPARENT = 19, 75
 
@@ -79,7 +81,9 @@ class Desk:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == V6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if address == "::" else 1)
-        if capture == "tproxy":
+        if capture == UNTRACKED and name != "outbound":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, CLIENT_MARK)
+        if plain(capture) == "tproxy":
             level, option = (socket.IPPROTO_IPV6, IPV6_TRANSPARENT) if family == V6 else (socket.SOL_IP, IP_TRANSPARENT)
             sock.setsockopt(level, option, 1)
         sock.bind((address, port))
@@ -147,6 +151,11 @@ def original_destination(sock: socket.socket) -> tuple[str, int]:
         return socket.inet_ntop(socket.AF_INET6, raw[8:24]), struct.unpack_from("!H", raw, 2)[0]
     raw = sock.getsockopt(socket.SOL_IP, SO_ORIGINAL_DST, 16)
     return socket.inet_ntop(socket.AF_INET, raw[4:8]), struct.unpack_from("!H", raw, 2)[0]
+
+
+def plain(capture: str) -> str:
+    """As a listener has it."""
+    return "tproxy" if capture == UNTRACKED else capture
 
 
 def _plain(host: str) -> str:
@@ -295,10 +304,11 @@ class Scene:
     ) -> None:
         """Rules, whatever is there already."""
         bound = [
-            {"name": name, "direction": name, "port": PORTS[name], "capture": capture, **listeners}
+            {"name": name, "direction": name, "port": PORTS[name], "capture": plain(capture), **listeners}
             for name, capture in captures.items()
         ]
-        rules.apply(self.pod, {"rules": {"backend": backend, **settings}, "listener": bound, **tables})
+        untracked = {"notrack": True} if UNTRACKED in captures.values() else {}
+        rules.apply(self.pod, {"rules": {"backend": backend, **untracked, **settings}, "listener": bound, **tables})
 
     @contextmanager
     def caught(self, captures: Mapping[str, str], address: str = "") -> Iterator[None]:

@@ -22,12 +22,13 @@ from tests.support.clock import eventually
 from tests.support.netns import Namespace
 from tests.support.relay import PROGRAM
 from tests.support.toml import to_toml
-from tests.support.ways import CAPTURES
+from tests.support.ways import CAPTURES, UNTRACKED
 from tests.support.world import Way, listeners
 
 BACKENDS = ("nft", "iptables", "iptables-legacy")  # every one; the relay's own tests (ways) leave the oldest out
 
 captures = pytest.mark.parametrize("capture", CAPTURES)
+every_capture = pytest.mark.parametrize("capture", [*CAPTURES, UNTRACKED])
 backends = pytest.mark.parametrize("backend", BACKENDS)
 
 Tables = Mapping[str, Any]
@@ -36,6 +37,8 @@ Done = subprocess.CompletedProcess[str]
 
 def tables(capture: str = "redirect", backend: str = "nft", **rules: Any) -> dict[str, Any]:
     """A configuration with both directions."""
+    if capture == UNTRACKED:
+        return tables("tproxy", backend, notrack=True, **rules)
     return {"rules": {"backend": backend, **rules}, "listener": listeners(Way(capture), {})}
 
 

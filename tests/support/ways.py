@@ -6,6 +6,7 @@ from tests.support.network import FAMILIES
 from tests.support.world import Way
 
 CAPTURES = ("redirect", "tproxy")
+UNTRACKED = "untracked"  # tproxy with notrack
 BACKENDS = ("nft", "iptables")
 
 POD_WAYS = [
