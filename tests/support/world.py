@@ -121,9 +121,14 @@ def listeners(way: Way, options: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def captured(way: Way, settings: Settings | None = None, **process: Any) -> Iterator[World]:
-    """A relay in the middle of a network of its own, as uid 1337, with rules that bring connections to it."""
+def captured(way: Way, settings: Settings | None = None, sysctls: Mapping[str, str] = {}, **process: Any) -> Iterator[World]:
+    """A relay in the middle of a network of its own, as uid 1337, with rules that bring connections to it.
+
+    The sysctls are the pod's, set before the relay has any socket.
+    """
     with Network.made() as network:
+        for key, value in sysctls.items():
+            network.pod.sysctl(key, value)
         near, dial_from, far, dial_to = {
             "outbound": (network.pod, POD_TO_SERVER, network.server, SERVER),
             "inbound": (network.client, CLIENT, network.pod, POD),
