@@ -10,7 +10,7 @@ Never here: which connections (selection), what is then done with them (tproxy);
 from sidecar.config import Config
 from sidecar.rules.choices import captured
 from sidecar.rules.model import Action, Chain, Match, Rule
-from sidecar.rules.selection import CONNECTED, OLDER, ON_LO, RETURN, TCP_ALONE
+from sidecar.rules.selection import CONNECTED, OLDER, RETURN, TCP_ALONE
 
 UNTRACK = (Action("notrack"), RETURN)
 CAPTURES = frozenset({"tproxy", "divert"})
@@ -29,12 +29,13 @@ def raw_chains(config: Config, mangle: list[Chain]) -> list[Chain]:
 
 
 def _before_conntrack(rule: Rule) -> Rule | None:
-    """What raw has for a rule of mangle; None where it has to leave that to conntrack, or there is nothing to decide."""
+    """What raw has for a rule of mangle; None where it has to leave that to conntrack (all that is captured on lo), or there is
+    nothing to decide."""
     if any(match.kind.startswith("ct_") for match in rule.matches):
         return None
     if CONNECTED in rule.matches:
         return OLDER  # of what is no SYN, the rest is conntrack's, whoever it belongs to
     if rule.actions == (RETURN,):
         return rule
-    captures = any(action.kind in CAPTURES for action in rule.actions) and ON_LO not in rule.matches
+    captures = any(action.kind in CAPTURES for action in rule.actions)
     return rule._replace(actions=UNTRACK) if captures else None

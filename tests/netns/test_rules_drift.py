@@ -216,6 +216,7 @@ CLASHES = {
     "rule add pref 100 fwmark 0x539 lookup 9": "rules.mark",
     "rule add pref 100 fwmark 0x111/0xfff lookup 9": "rules.local_mark",
     "rule add pref 100 fwmark 0x112/0xff2 lookup 9": "rules.capture_mark",
+    "rule add pref 100 fwmark 0x113/0xfff lookup 9": "rules.client_mark",
     "route add 192.0.2.0/24 dev lo table 100": "rules.route_table",
     "rule add pref 9 from 192.0.2.0/24 lookup 100": "rules.route_table",
 }
@@ -227,7 +228,7 @@ def test_a_clash_is_told_before_anything_is_changed(pod: Pod, backend: str, comm
     """Somebody's VPN would lose its packets to us, and it would be too late when it is noticed."""
     pod.namespace.ip(command, family=4)
     before = snapshot(pod.namespace)
-    pod.configure("tproxy", backend)
+    pod.configure(UNTRACKED, backend)
     for subcommand in ("plan", "apply"):
         done = pod.run(subcommand, status=1)
         assert f"choose another {CLASHES[command]}" in done.stderr

@@ -75,15 +75,17 @@ CAPTURES = {
 
 
 @st.composite
-def configurations(draw: st.DrawFn) -> dict[str, Any]:
-    """Tables of a file that both back ends can have rules for."""
+def configurations(draw: st.DrawFn, *, untracked: bool = False) -> dict[str, Any]:
+    """Tables of a file that both back ends can have rules for; `untracked`: with notrack."""
     captures = {direction: capture for direction, of in CAPTURES.items() if (capture := draw(of))}
     captures = captures or {"outbound": "redirect"}
+    if untracked:
+        captures = dict.fromkeys({**captures, draw(st.sampled_from(["inbound", "gateway"])): ""}, "tproxy")
     rules = draw(st.fixed_dictionaries({}, optional=dict(KEYS)))
     marks = draw(st.lists(st.integers(1, 0xFFF), min_size=len(MARKS), max_size=len(MARKS), unique=True))
     rules |= dict(zip(MARKS, marks, strict=True))
     if {"inbound", "gateway"} & captures.keys() and set(captures.values()) == {"tproxy"}:
-        rules["notrack"] = draw(st.booleans())
+        rules["notrack"] = untracked or draw(st.booleans())
     rules["on_failure"] = draw(st.sampled_from(["auto", "drop"]))
     if "gateway" in captures:
         rules["gateway_interfaces"] = draw(st.lists(INTERFACE, min_size=1, max_size=4))
