@@ -77,7 +77,8 @@ _MEASURED = """\
 - {rounds} rounds. In each, every peer has its turn at every workload, for {seconds:g} s: what slows the machine down for a
   while slows all of them.
 - Three network namespaces on two veth pairs: client, gateway, server. Every relay gets its connections by the same TPROXY
-  rules; `direct` is no relay at all. `engine` is our loop with the same configuration, and no Python beside it.
+  rules, `relay-sidecar-notrack` without conntrack; `direct` is no relay at all. `engine` is our loop with the same
+  configuration, and no Python beside it.
 - A figure is the median of its rounds, with the smallest and the largest beside it. A ratio is taken round by round, and has
   an interval of {level:g} %. `{times} 32` is 32 connections at once.
 - CPU is what the relay's own threads ran, in user space and in the kernel.

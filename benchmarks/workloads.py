@@ -97,6 +97,7 @@ BACKGROUND: Final = _bulk("down", 1).load  # of beside-bulk
 FEW: Final = {
     "engine": ("pingpong-64-32", "pingpong-1024-32", "pingpong-16384-32", "churn-64"),
     "relay-sidecar-log": ("churn-1", "churn-64"),
+    "relay-sidecar-notrack": ("pingpong-64-32", "churn-64"),
 }
 
 

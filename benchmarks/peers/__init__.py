@@ -84,23 +84,24 @@ static_resources:
 """
 
 
-def relay_sidecar(workers: int, *, access: bool = False, direction: str = GATEWAY) -> Program:
+def relay_sidecar(workers: int, *, access: bool = False, direction: str = GATEWAY, notrack: bool = False) -> Program:
     """This relay, otherwise as it comes. Who wants to know what its log lost asks its metrics."""
     endpoints = {**NO_ENDPOINTS, "metrics": f"127.0.0.1:{METRICS_PORT}"} if access else NO_ENDPOINTS
     tables = {
         "relay": {"workers": workers, "drain_timeout": "0s"},
         "log": {"access": access},
         "admin": {"socket": "", **endpoints},
-        **captured(direction),
+        **captured(direction, notrack=notrack),
     }
     return Program(
-        "relay-sidecar" + (f"-{workers}" if workers > 1 else "") + ("-log" if access else ""),
+        "relay-sidecar" + (f"-{workers}" if workers > 1 else "") + ("-log" if access else "") + ("-notrack" if notrack else ""),
         ("python", "-m", "sidecar", "--config", "relay.toml"),
         ("python", "-m", "sidecar", "--version"),
         "relay.toml",
         to_toml(tables),
         records=access,
         direction=direction,
+        notrack=notrack,
     )
 
 
@@ -157,7 +158,16 @@ OTHERS = (
     asyncio(),
 )
 PEERS: Mapping[str, Peer] = {
-    peer.name: peer for peer in (Direct(), relay_sidecar(1), relay_sidecar(1, access=True), relay_sidecar(2), engine(), *OTHERS)
+    peer.name: peer
+    for peer in (
+        Direct(),
+        relay_sidecar(1),
+        relay_sidecar(1, access=True),
+        relay_sidecar(1, notrack=True),
+        relay_sidecar(2),
+        engine(),
+        *OTHERS,
+    )
 }
 # The same beside their client, in one namespace: only the rules are others, and the listener of ours.
 BESIDE_CLIENT: Mapping[str, Peer] = {

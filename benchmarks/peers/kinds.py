@@ -18,9 +18,10 @@ DESCRIPTORS = 20_000  # for 9,000 connections at once, each with two sockets
 GATEWAY, OUTBOUND = "gateway", "outbound"
 
 
-def captured(direction: str) -> Mapping[str, Any]:
+def captured(direction: str, *, notrack: bool = False) -> Mapping[str, Any]:
     """What a configuration says of the connections to capture: the rules go by it, and a relay of ours."""
-    links = {"rules": {"gateway_interfaces": ["to-client"]}} if direction == GATEWAY else {}
+    untracked = {"notrack": True} if notrack else {}
+    links = {"rules": {"gateway_interfaces": ["to-client"], **untracked}} if direction == GATEWAY else {}
     return {"listener": [{"name": direction, "direction": direction, "port": PORT, "capture": "tproxy"}], **links}
 
 

@@ -47,6 +47,7 @@ class Program(NamedTuple):
     inherits: bool = False  # its listening socket, because it cannot make a transparent one
     records: bool = False  # it writes one for each connection to stdout
     direction: str = GATEWAY  # of the connections that it gets
+    notrack: bool = False  # its clients' connections are left out of conntrack
 
     def missing(self) -> str | None:
         there = _found(self.command[0]) and all(path.exists() for path in self.needs)
@@ -73,7 +74,7 @@ class Program(NamedTuple):
                 stack.callback(rules.remove, network.pod)
                 # Who sets no mark is exempted by its user: its connections would be captured again.
                 account = {"user": str(process.user), "group": str(process.user)}
-                rules.apply(network.pod, {"relay": account, **captured(self.direction)})
+                rules.apply(network.pod, {"relay": account, **captured(self.direction, notrack=self.notrack)})
                 yield process
 
 

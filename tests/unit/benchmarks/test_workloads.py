@@ -79,8 +79,9 @@ def test_nobody_is_asked_for_what_he_has_not() -> None:
     assert not takes_part(WORKLOADS["idle-9000"], "direct")
     assert [name for name in PEERS if takes_part(WORKLOADS["start"], name)] == ["relay-sidecar"]
     assert not {name for name in ("open-32", "size-1", "syscalls-churn-64") if takes_part(WORKLOADS[name], "direct")}
-    few = {"engine": "pingpong-64-32", "relay-sidecar-log": "churn-1"}
-    everybody = [name for name in PEERS if name not in few]
+    few = {"engine": "pingpong-1024-32", "relay-sidecar-log": "churn-1"}
+    assert takes_part(WORKLOADS["churn-64"], "relay-sidecar-notrack")
+    everybody = [name for name in PEERS if name not in (*few, "relay-sidecar-notrack")]
     assert [name for name in PEERS if takes_part(WORKLOADS["bulk-up-1"], name)] == everybody
     for peer, workload in few.items():
         assert [name for name in PEERS if takes_part(WORKLOADS[workload], name)] == [
