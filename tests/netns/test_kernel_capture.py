@@ -9,7 +9,7 @@ import pytest
 
 from tests.support import rules
 from tests.support.adversity import Hook, refuse
-from tests.support.clock import DEADLINE
+from tests.support.clock import DEADLINE, eventually
 from tests.support.netns import Namespace
 from tests.support.network import FAMILIES, FAMILY, FOREIGN, LOOPBACK, POD, SERVER, V4, V6, Network
 from tests.support.peers import Endpoint, receive_all
@@ -173,3 +173,35 @@ def test_an_orphan_is_excluded_by_its_mark_alone(network: Network, excluded: str
         else:
             with pytest.raises(OSError):
                 receive_all(accepted)
+
+
+@pytest.mark.parametrize("cookies", ["1", "2"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_mark_of_a_listener_is_on_all_that_its_clients_are_sent(network: Network, family: int, cookies: str) -> None:
+    """SYN-ACK, data of an orphan, the last words from TIME_WAIT: what lacked it would be tracked by conntrack after all."""
+    network.pod.sysctl("net.ipv4.tcp_syncookies", cookies)
+    network.pod.sysctl("net.ipv4.tcp_wmem", f"4096 {2 * QUEUED_BYTES} {2 * QUEUED_BYTES}")
+    sent = 'oifname "to-client" meta l4proto tcp'
+    marked = Hook(network.pod, "filter output 0", f"{sent} meta mark {MARK} counter name seen")
+    owned = Hook(network.pod, "filter output 0", f"{sent} meta skuid >= 0 counter name seen")
+    every = Hook(network.pod, "filter output 0", f"{sent} counter name seen")
+    with network.pod.entered():
+        server = socket.socket(FAMILY[family])
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK)
+    server.settimeout(DEADLINE)
+    with server:
+        server.bind((POD[family], 80))
+        server.listen()
+        client = dialled(network.client, POD[family], 80)
+        accepted, _ = server.accept()
+        accepted.sendall(bytes(QUEUED_BYTES))
+        accepted.close()  # first: the last acknowledgement comes from here
+        with client:
+            assert len(receive_all(client)) == QUEUED_BYTES
+    assert eventually(lambda: in_time_wait(network.pod, 80))
+    assert marked.seen() == every.seen() > owned.seen() > 1
+
+
+def in_time_wait(place: Namespace, port: int) -> bool:
+    """Whether a connection to this port has come to its end here."""
+    return f":{port} " in place.run(["ss", "-Htn", "state", "time-wait"]).stdout

@@ -56,9 +56,9 @@ def told(relay: Relay, count: int) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def watched(way: Way) -> Iterator[World]:
+def watched(way: Way, **rules: Any) -> Iterator[World]:
     """A relay that root started, with rules that are as planned."""
-    with captured(way) as world:
+    with captured(way, {"rules": rules}) as world:
         assert world.relay.await_records(1, event="start")[0]["rules"] == "ok"
         assert state(world.relay) == "ok"
         yield world
@@ -96,6 +96,19 @@ def test_what_is_done_by_hand_is_noticed(changes: Mapping[str, tuple[str, str]])
                 assert found["by"].startswith(command.split()[0][:12])
             world.apply_rules()
             assert told(world.relay, 2 * number + 2)["state"] == "ok", command
+
+
+def test_rules_before_conntrack_are_watched_too() -> None:
+    """With notrack there is a table more, without which half of every connection would be tracked."""
+    for way in (Way("tproxy", direction="inbound"), Way("tproxy", direction="inbound", backend="iptables")):
+        with watched(way, notrack=True) as world:
+            command = "nft flush chain inet relay_sidecar raw_output"
+            change(world, command if way.backend == "nft" else "iptables-nft -t raw -F RELAY_OUT")
+            found = told(world.relay, 1)
+            assert found["state"] == "changed"
+            assert ("inet relay_sidecar" if way.backend == "nft" else "ip raw") in found["detail"]
+            world.apply_rules()
+            assert told(world.relay, 2)["state"] == "ok"
 
 
 def test_one_rule_less_is_noticed() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support import rules
 from tests.support.adversity import Hook
-from tests.support.catcher import Held, Scene, ask, at, hold
+from tests.support.catcher import SHORT, Held, Scene, ask, at, hold
 from tests.support.netns import Namespace
 from tests.support.network import CLIENT, FAMILIES, FAMILY, POD, SERVER
 from tests.support.peers import receive_all, reset
@@ -201,3 +201,49 @@ def test_a_gateway_fails_closed_under_syn_cookies(scene: Scene, backend: str) ->
     with scene.ruled(backend, {"gateway": UNTRACKED}, {"gateway_interfaces": ["to-client"]}):
         for family in FAMILIES:
             assert ask(scene.client, family, at(SERVER, family, 80)).by == "reset"
+
+
+@backends
+def test_an_app_at_one_address_fails_closed_under_syn_cookies(scene: Scene, backend: str) -> None:
+    """The same for such an app: nobody may reach it past the relay."""
+    scene.pod.sysctl("net.ipv4.tcp_syncookies", "2")
+    with scene.ruled(backend, {"inbound": UNTRACKED}):
+        for family in FAMILIES:
+            scene.others.listen(scene.pod, "app", family, 7000, POD[family])
+            assert ask(scene.client, family, at(POD, family, 7000)).by == "reset"
+            assert ask(scene.client, family, at(POD, family, 80)).by == "inbound"
+
+
+FIREWALL = """
+table inet firewall {
+  chain in {
+    type filter hook input priority filter; policy drop;
+    iif lo accept
+    meta l4proto ipv6-icmp accept
+    ct state established,related accept
+    tcp dport 443 ct state new accept
+    tcp dport 80 accept
+  }
+  chain out {
+    type filter hook output priority filter; policy drop;
+    oif lo accept
+    meta l4proto ipv6-icmp accept
+    ct state established,related accept
+    meta mark & 0xfff == 0x113 accept
+  }
+}
+"""
+
+
+@backends
+def test_a_firewall_admits_captured_ports_as_such(scene: Scene, backend: str) -> None:
+    """What the page says to users of a firewall: a rule that goes by `new` shuts a port, and no other is opened."""
+    scene.pod.nft(FIREWALL)
+    with scene.ruled(backend, {"inbound": UNTRACKED}):
+        for family in FAMILIES:
+            held = hold(scene.client, family, at(POD, family, 80))
+            assert held.answer.by == "inbound"
+            assert held.lives()
+            assert [ask(scene.client, family, at(POD, family, port), within=SHORT).by for port in (443, 8080)] == [
+                "timeout"
+            ] * 2
