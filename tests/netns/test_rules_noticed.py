@@ -58,7 +58,7 @@ def told(relay: Relay, count: int) -> dict[str, Any]:
 @contextlib.contextmanager
 def watched(way: Way, **rules: Any) -> Iterator[World]:
     """A relay that root started, with rules that are as planned."""
-    with captured(way, {"rules": rules}) as world:
+    with captured(way, {"rules": rules} if rules else None) as world:
         assert world.relay.await_records(1, event="start")[0]["rules"] == "ok"
         assert state(world.relay) == "ok"
         yield world

@@ -133,6 +133,14 @@ def test_rules_that_work_are_seen_to_work(capture: str, backend: str) -> None:
         assert left_behind(pod.namespace) == before
 
 
+@nft_or_iptables
+def test_rules_without_conntrack_are_seen_to_work(backend: str) -> None:
+    """The probe's own sockets have no mark of a relay's: good rules would be taken back."""
+    with made("tproxy", backend, notrack=True) as pod:
+        pod.apply()
+        assert verdicts(pod.try_all()) == all_are("captured")
+
+
 @pytest.mark.parametrize("preserved", [False, True])
 @every_set
 def test_a_relay_that_runs_is_seen_to_take_connections(capture: str, backend: str, preserved: bool) -> None:
