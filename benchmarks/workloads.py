@@ -130,7 +130,10 @@ def calls_each(before: tuple[int, Facts], after: tuple[int, Facts]) -> dict[str,
     """From the calls and the facts of two loads, of which the second did more: what both begin and end with is in neither."""
     (calls, told), (more_calls, more_told) = before, after
     thing, count = amount(told)
-    return {f"syscalls_per_{thing}": (more_calls - calls) / (amount(more_told)[1] - count)}
+    more = amount(more_told)[1]
+    if more <= count:
+        raise RuntimeError(f"a longer load with fewer {thing}s: {more:g} after {count:g}; they are too few to be counted")
+    return {f"syscalls_per_{thing}": (more_calls - calls) / (more - count)}
 
 
 def figures(workload: Workload, told: Facts, cpu_ns: int | None) -> dict[str, float]:
