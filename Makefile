@@ -79,7 +79,7 @@ $(VENV)/ready: pyproject.toml | packages
 
 build: build/variant-$(BUILD) ## compile the engine in place (BUILD=release, debug, asan or ubsan)
 
-build/variant-$(BUILD): $(VENV)/ready setup.py $(wildcard relaycore/*.pyx relaycore/*.pxd tests/unit/*.pyx benchmarks/*.pyx benchmarks/*.pxd)
+build/variant-$(BUILD): $(VENV)/ready setup.py $(wildcard relaycore/*.pyx relaycore/*.pxd relaycore/include/*.h tests/unit/*.pyx benchmarks/*.pyx benchmarks/*.pxd)
 	mkdir -p build
 	RELAY_BUILD=$(BUILD) RELAY_PROBE=1 $(BIN)/python setup.py -q build_ext --inplace --force --build-lib build/inplace 2>&1 | tee build/warnings.txt
 	! grep -q 'warning:' build/warnings.txt

@@ -30,15 +30,18 @@ def extension(name: str, source: str) -> Extension:
     return Extension(
         name,
         [source],
-        depends=glob("relaycore/*.pxd"),
+        include_dirs=["relaycore/include"],
+        depends=[*glob("relaycore/*.pxd"), *glob("relaycore/include/*.h")],
         extra_compile_args=[*flags, *WARNINGS, f'-DRELAY_BUILD="{build}"'],
         extra_link_args=[flag for flag in flags if flag.startswith("-fsanitize")],
     )
 
 
-extensions = [extension("relaycore._engine", "relaycore/_engine.pyx")]
+extensions = [
+    extension(f"relaycore.{name}", f"relaycore/{name}.pyx") for name in ("_engine", "_chain", "_use", "_driver", "_process")
+]
 if os.environ.get("RELAY_PROBE"):
-    extensions.append(extension("relaycore._probe", "tests/unit/_probe.pyx"))
+    extensions += [extension(f"relaycore.{name}", f"tests/unit/{name}.pyx") for name in ("_probe", "_probe_elements")]
     extensions += [extension(f"benchmarks.{name}", f"benchmarks/{name}.pyx") for name in ("_client", "_load", "_serve")]
 
 setup(

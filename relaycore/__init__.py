@@ -3,23 +3,10 @@
 Owns: the names that other packages import. Never here: code.
 """
 
-from relaycore._engine import (
-    BUILD,
-    CAPTURES,
-    COUNTERS,
-    DIRECTIONS,
-    HISTOGRAMS,
-    LANES,
-    PHASES,
-    REASONS,
-    Engine,
-    capabilities,
-    prctl,
-    set_capabilities,
-    setns,
-    unshare,
-)
-from relaycore._facts import Address, Form, Histogram, LiveFlow, Record, Settings
+from relaycore._engine import BUILD, Engine
+from relaycore._facts import Address, Form, Histogram, LiveFlow, Record, Settings, StuckCall
+from relaycore._process import capabilities, prctl, set_capabilities, setns, unshare
+from relaycore._words import CAPTURES, COUNTERS, DIRECTIONS, HISTOGRAMS, LANES, PHASES, REASONS
 
 __all__ = [
     "BUILD",
@@ -37,6 +24,7 @@ __all__ = [
     "LiveFlow",
     "Record",
     "Settings",
+    "StuckCall",
     "capabilities",
     "prctl",
     "set_capabilities",

@@ -14,10 +14,11 @@ from libc.string cimport memset
 from relaycore._addr cimport (
     Addr, addr_from_sockaddr, addr_is_unspecified, addr_same, networks_hold, origin_of_redirected, origin_of_transparent,
 )
+from relaycore._ask cimport ask_opening
 from relaycore._atomic cimport atomic_add, atomic_exchange, atomic_release, bump
 from relaycore._check cimport RELAY_CHECK
 from relaycore._close cimport flow_close
-from relaycore._core cimport SPARE_FOR_RESET, TOKEN_SOCKET, Listener, Worker, spare_spend, spares_held, special_token
+from relaycore._core cimport SLOTS, SPARE_FOR_RESET, TOKEN_SOCKET, Listener, Worker, spare_spend, spares_held, special_token
 from relaycore._dial cimport count_limit, dial, limit_of, side_register
 from relaycore._flow cimport CLIENT, DIALLING, TPROXY, UNCAPTURED, WRITABLE, Flow, verdict_on
 from relaycore._libc cimport EPOLLIN, EPOLL_CTL_DEL, EPOLL_CTL_MOD, sockaddr_storage
@@ -90,7 +91,7 @@ cdef inline Flow* flow_open(Worker* w, uint32_t listener, int fd, const sockaddr
 
 
 cdef inline void flow_begin(Worker* w, Flow* flow) noexcept nogil:
-    """Refuse the connection or dial on."""
+    """Refuse the connection or dial on, once its elements agree."""
     cdef int error = sys_socket_error(flow.side[CLIENT].fd)
     cdef Reason reason
     if error != 0:
@@ -108,7 +109,10 @@ cdef inline void flow_begin(Worker* w, Flow* flow) noexcept nogil:
         count_limit(w, -error)
         flow_close(w, flow, LIMIT if limit_of(-error) != COUNTER_COUNT else ERROR)
         return
-    dial(w, flow)
+    if not w.shared.listeners[flow.listener].elements:
+        dial(w, flow)
+    elif not ask_opening(w, flow):
+        flow_close(w, flow, LIMIT)
 
 
 cdef inline void place_claim(Worker* w) noexcept nogil:
@@ -192,6 +196,8 @@ cdef inline int accept_some(Worker* w, uint32_t which, uint32_t most) noexcept n
     for _i in range(most):
         if w.sockets[which].fd < 0:
             return 0
+        if w.batch != NULL and w.batch.count == SLOTS:
+            return 1        # whoever waits is seen again once elements have answered
         if not spares_held(w):
             accept_pause(w, COUNT_FILES_LIMITED)
             return -EMFILE

@@ -1,49 +1,22 @@
 # Between the engine's structs and Python's values. Everything here holds the GIL.
 #
-# Owns: the textual form of addresses and networks, what Python is shown of a flow, and the sums over all workers.
+# Owns: the textual form of networks, what Python is shown of a flow, and the sums over all workers.
 # Who may touch it: _engine.
 # Never here: a worker's thread.
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
-from libc.stdlib cimport calloc, qsort
+from libc.stdlib cimport calloc, free, qsort
 from libc.string cimport memcmp, memcpy, memset
 
 from relaycore._addr cimport Addr, Network, Networks, addr_is_v4
 from relaycore._atomic cimport atomic_load
 from relaycore._core cimport Worker
 from relaycore._flow cimport DRAINING, SHUT, Flow, flow_lane
-from relaycore._libc cimport AF_INET, AF_INET6, inet_ntop, inet_pton
 from relaycore._lines cimport LINE_BYTES, PIECES, VALUES_BYTES, Form, Second, line_of
 from relaycore._mailbox cimport Settings, settings_free, settings_new
+from relaycore._names cimport addr_from_python, addr_to_python
 from relaycore._ring cimport Finished, ring_take
 from relaycore._stats cimport COUNTER_COUNT, DIAL_ERRNOS, HISTOGRAM_BUCKETS, Histogram, MAX_LISTENERS, REASON_COUNT
-
-
-cdef inline object addr_to_python(const Addr* a):
-    cdef char text[64]
-    if addr_is_v4(a):
-        inet_ntop(AF_INET, &a.ip[12], text, sizeof(text))
-    else:
-        inet_ntop(AF_INET6, a.ip, text, sizeof(text))
-    host = (<bytes>text).decode("ascii")
-    return (f"{host}%{a.scope}" if a.scope else host, a.port)
-
-
-cdef inline int addr_from_python(Addr* out, str host, int port) except -1:
-    """ValueError for what is no numeric address."""
-    cdef bytes text
-    if not 0 <= port <= 65535:
-        raise ValueError(f"port: expected 0 to 65535, found {port}")
-    host, _, scope = host.partition("%")
-    text = host.encode("ascii")
-    memset(out, 0, sizeof(Addr))
-    out.port = <uint16_t>port
-    out.scope = <uint32_t>int(scope) if scope else 0
-    out.ip[10] = 0xff
-    out.ip[11] = 0xff
-    if inet_pton(AF_INET, text, &out.ip[12]) != 1 and inet_pton(AF_INET6, text, out.ip) != 1:
-        raise ValueError(f"address: expected a numeric IPv4 or IPv6 address, found {host!r}")
-    return 0
 
 
 cdef inline int network_from_python(Network* out, str text) except -1:
@@ -115,6 +88,7 @@ cdef inline tuple record_to_python(const Finished* f):
     return (
         f.id, f.listener, addr_to_python(&f.client), addr_to_python(&f.origin) if f.origin_known else None, f.bytes[0], f.bytes[1],
         f.started_ns, f.ended_ns, f.connected_ns - f.started_ns if f.connected_ns else -1, f.lane, f.reason, f.error,
+        (<bytes>f.words).decode() if f.words != NULL else "",
     )
 
 
@@ -130,6 +104,9 @@ cdef inline int form_from_python(Form* out, object given) except -1:
         total += out.sizes[i]
     out.null = <bytes?>given.null
     out.quote = <bytes?>given.quote
+    out.before = <bytes?>given.before
+    out.after = <bytes?>given.after
+    total += len(given.before) + len(given.after)
     if total > LINE_BYTES - VALUES_BYTES or len(given.null) > 8 or len(given.quote) > 1:
         raise ValueError(f"Form: expected pieces of {LINE_BYTES - VALUES_BYTES} bytes, a null of 8 and a quote of 1 at most")
     return 0
@@ -161,6 +138,7 @@ cdef inline list lines_to_python(
                 cause, &last,
             )
             out.append(line[:size])
+            free(finished.words)
     return out
 
 

@@ -8,8 +8,10 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
 
 from relaycore._addr cimport Addr
 from relaycore._atomic cimport atomic_exchange
+from relaycore._calls cimport Call, Tally
 from relaycore._check cimport RELAY_CHECK
-from relaycore._flow cimport Capture, Direction, Flow, flow_is_bulk
+from relaycore._compiled cimport Piece
+from relaycore._flow cimport Capture, Direction, Elements, Flow, flow_is_bulk
 from relaycore._mailbox cimport Mailbox, Settings
 from relaycore._move cimport Gear
 from relaycore._ring cimport Ring
@@ -25,6 +27,8 @@ cdef enum:
     # A flow's turn: smaller loses bulk throughput, larger lets one bulk flow delay the others.
     TURN_BYTES = 512 * 1024
     MAX_SOCKETS = 128           # listening sockets of one worker: two families of every listener
+    SLOTS = 64                  # questions to elements that one taking of the GIL answers
+    BATCH_BYTES = 4 * 1024 * 1024   # in all of them
 
     # What the spares are for: a connection that is to be reset, and the dial of one that took the last descriptor.
     SPARE_FOR_RESET = 0
@@ -41,6 +45,7 @@ cdef struct Listener:           # facts, fixed at start
     Capture capture
     uint16_t port
     bint preserve_client
+    bint elements               # its connections begin on the workers for flows with elements
     Addr target                 # capture none
 
 
@@ -48,9 +53,13 @@ cdef struct Shared:             # by all workers
     uint64_t live               # flows, and connections that are being accepted
     uint64_t asleep             # Python waits for wake_fd: the first worker that swaps it to 0 rings
     uint64_t running            # workers that have not ended
+    uint64_t running_elements   # of those, the ones for flows with elements
     uint64_t squeezed           # held by the worker that looks for descriptors at the limit, so that no other takes its spare's place
     uint8_t apart[64]           # what follows is only read
     int wake_fd                 # eventfd
+    void* workers               # Worker*, the plain ones first
+    uint32_t plain_workers
+    uint32_t all_workers
     uint32_t listener_count
     Listener listeners[MAX_LISTENERS]
 
@@ -66,6 +75,48 @@ cdef struct Queue:              # of flows, linked by queue_next
     uint32_t length
 
 
+cdef struct Slot:               # one question to the elements of a flow, and then their answer
+    Flow* flow
+    uint8_t* data               # as much of the batch's memory as was read, or that of blank
+    void* blank                 # the batch's, which was read into; else NULL
+    uint8_t* large              # owned: what goes on, where data has no room for it; else NULL
+    uint32_t size               # of what was read; once answered, of what goes on
+    uint64_t delay_ns           # it goes on so much later
+    uint8_t half
+    uint8_t outcome             # Outcome
+    bint opening                # somebody wants to connect
+    bint ends                   # the source has ended
+    bint ran                    # its bytes have been through the elements; the chain has to hear what those did
+    bint answered               # False: the flow had ended before it was asked for
+    bint chose_origin
+
+
+cdef struct Batch:              # what a worker for flows with elements has beside
+    Slot slots[SLOTS]
+    uint32_t count              # of slots that wait for an answer
+    uint8_t* memory             # owned: BATCH_BYTES, of which slots take one after the other what they need
+    uint32_t used
+    void* blank                 # owned bytes of Python's that nobody has seen yet: the next large piece is read into them
+    uint8_t* blank_data
+    void* spent                 # owned: the last ones, which are still to be sent
+    Piece piece                 # of whoever is run without the GIL; empty between two reads
+    uint64_t kept_bytes         # that flows keep because their sinks do not take them
+    uint64_t kept_limit
+    Elements* over              # their flows have ended: to be told, and freed
+    void* returned              # Elements*, the same from other workers; pushed by them
+    uint64_t away               # elements whose flows are on other workers
+    void* books                 # Books, kept by the engine
+    Call* call                  # in them: what this thread is in
+    Tally* tallies              # and what is counted of each element
+    void* plans                 # by listener: its name and a list of Use; kept by the engine
+    void* reasons               # the names of reasons, kept by the engine
+
+
+cdef struct Parcel:             # a flow on its way to another worker
+    Flow flow
+    Parcel* next
+
+
 cdef struct Worker:
     Shared* shared
     Settings* settings          # owned; swapped between two batches
@@ -75,6 +126,8 @@ cdef struct Worker:
     Wheel wheel
     Ring ring
     Stats* stats                # owned
+    Batch* batch                # owned; NULL: flows here have no elements
+    void* arrivals              # Parcel*, pushed by other workers
     epoll_event* events
     int epoll
     int spares[SPARES]          # descriptors held back for the moment when there is no other; -1: spent

@@ -5,16 +5,9 @@ from typing import Final
 
 from typing_extensions import disjoint_base
 
-from relaycore._facts import Address, Form, Histogram, LiveFlow, Record, Settings
+from relaycore._facts import Address, Form, Histogram, LiveFlow, Record, Settings, StuckCall
+from relaycore._use import Use
 
-# The vocabulary, in the order of the engine's own codes: NAMES[code] is the word that logs and metrics use.
-DIRECTIONS: Final[tuple[str, ...]]  # outbound, inbound, gateway
-CAPTURES: Final[tuple[str, ...]]  # redirect, tproxy, none
-LANES: Final[tuple[str, ...]]  # copy, splice, element
-PHASES: Final[tuple[str, ...]]  # dialling, relaying, closed
-REASONS: Final[tuple[str, ...]]  # finished, refused, ... in DESIGN's order
-COUNTERS: Final[tuple[str, ...]]  # names of Engine.counters(), in order
-HISTOGRAMS: Final[tuple[str, ...]]  # names of Engine.histograms()
 BUILD: Final[str]  # release | debug | asan | ubsan
 
 @disjoint_base
@@ -26,6 +19,7 @@ class Engine:
         settings: Settings,
         *,
         workers: int,
+        element_workers: int = 0,
         max_pipes: int = 32,
         max_pending_bytes: int = 67108864,
         table_flows: int = 0,
@@ -49,15 +43,41 @@ class Engine:
         port: int,
         target: Address | None = None,
         preserve_client: bool = False,
+        name: str = "",
+        elements: Sequence[Use] | None = None,
     ) -> int:
         """Hand over listening sockets (the engine owns and closes them from now on); before start() only.
 
         One descriptor per worker, or a multiple of it (IPv4 and IPv6): fds[i] goes to worker i % workers. When there are
         fewer than workers (LISTEN_FDS), worker i % workers alone accepts from fds[i]. Returns the listener's number, from 0.
+        With elements (an empty sequence will do) its flows begin on the element workers, and the descriptors go to those.
+        Elements know the listener by its name.
         """
 
     def start(self) -> None:
         """Start the worker threads, all signals blocked in them."""
+
+    def use_elements(self, listener: int, elements: Sequence[Use]) -> None:
+        """Flows of this listener have other elements, from the next one on. ValueError if it was added without."""
+
+    def tallies(self, elements: int) -> list[dict[str, int]]:
+        """What was counted of the elements with the numbers below that, over all workers."""
+
+    def stuck_call(self) -> StuckCall | None:
+        """Wait, without the GIL, until a call of an element has been running for a second; None: the workers have ended.
+
+        Longer than its budget, too. Each call is told once.
+        """
+
+    def interrupt(self, call: StuckCall) -> None:
+        """Have an exception raised in the call, if it still runs, at the next line of Python in it."""
+
+    def leave_if_told_again(self, signals_fd: int, patience: float) -> None:
+        """Wait, without the GIL, until the workers have ended; end the process if the main thread cannot hear its signals.
+
+        signals_fd is the reading end of signal.set_wakeup_fd(): two signals to end that lie there unread, or one of them
+        after drain(), and for so many seconds, end the process with status 1.
+        """
 
     def configure(self, settings: Settings) -> None:
         """Post new settings to every worker; they take them between two batches. Returns at once."""
@@ -116,19 +136,6 @@ class Engine:
     def flows(self, limit: int = 0, timeout: float = 1.0) -> list[LiveFlow]:
         """The live flows (0: all), each worker's as they stood at one moment between two batches.
 
-        Raises TimeoutError when a worker does not answer in time.
+        Raises TimeoutError when a worker does not answer in time. One that an element holds up is left out: `live` counts its
+        flows too.
         """
-
-# Linux privileges and namespaces: what the standard library lacks. Per thread in the kernel; call before start().
-def capabilities() -> tuple[int, int, int]:
-    """(effective, permitted, inheritable) as bit masks; bit 13 is CAP_NET_RAW, bit 12 CAP_NET_ADMIN."""
-
-def set_capabilities(effective: int, permitted: int, inheritable: int) -> None: ...
-def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 0) -> int:
-    """prctl(2); raises OSError."""
-
-def setns(fd: int, kind: int) -> None:
-    """setns(2): this thread enters the namespace of a descriptor; raises OSError."""
-
-def unshare(flags: int) -> None:
-    """unshare(2): this thread gets namespaces of its own; raises OSError."""

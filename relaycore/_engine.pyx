@@ -1,7 +1,7 @@
-"""The engine's face to Python: class Engine, and the process privileges that the standard library lacks.
+"""The engine's face to Python: class Engine.
 
 Owns: the memory of all workers, their threads, and the one `with nogil` that runs them (see _worker.pxd for the loop).
-Who may touch it: sidecar.proxy and sidecar.privileges.
+Who may touch it: sidecar.proxy.
 Never here: a decision about a flow; anything that a worker waits for.
 """
 
@@ -10,12 +10,16 @@ import threading
 import time
 from errno import errorcode
 
-from libc.stdint cimport uint32_t, uint64_t
+from cython cimport no_gc_clear
+from libc.stdint cimport uint32_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
-from relaycore._facts import Histogram, LiveFlow, Record
+from relaycore._facts import Histogram, LiveFlow, Record, StuckCall
+from relaycore._use import METHODS, TALLIES
+from relaycore._words import CAPTURES, COUNTERS, DIRECTIONS, HISTOGRAMS, LANES, REASONS
 
+from relaycore._ask cimport batch_lend
 from relaycore._atomic cimport atomic_acquire, atomic_exchange, atomic_load
 from relaycore._check cimport RELAY_BUILD
 from relaycore._convert cimport (
@@ -24,7 +28,7 @@ from relaycore._convert cimport (
 )
 from relaycore._core cimport MAX_SOCKETS, TURN_BYTES, Listener, Shared, Worker
 from relaycore._flow cimport Capture, Direction, Flow
-from relaycore._libc cimport POLLIN, __user_cap_data_struct
+from relaycore._libc cimport POLLIN
 from relaycore._mailbox cimport (
     DRAIN, STOP, Mailbox, Settings, Snapshot, post_order, post_settings, post_snapshot, take_back_snapshot,
 )
@@ -32,31 +36,15 @@ from relaycore._make cimport Sizes, close_if_open, worker_blank, worker_free, wo
 from relaycore._pipe cimport BUFFER_BYTES, PIPE_BYTES
 from relaycore._ring cimport Finished, ring_take
 from relaycore._stats cimport COUNTER_COUNT, MAX_LISTENERS, REASON_COUNT
-from relaycore._sys cimport (
-    sys_capget, sys_capset, sys_eventfd, sys_eventfd_clear, sys_eventfd_ring, sys_poll_one, sys_prctl, sys_setns, sys_unshare,
-)
+from relaycore._sys cimport sys_eventfd, sys_eventfd_clear, sys_eventfd_ring, sys_poll_one
+from relaycore._use cimport Books, interrupt_call
+from relaycore._warden cimport Seen, await_stuck, held_interpreter, last_resort
 from relaycore._worker cimport worker_run
 
 BUILD = (<bytes>RELAY_BUILD).decode("ascii")
 
-# The order is that of the enums in _flow.pxd and _stats.pxd.
-DIRECTIONS = ("outbound", "inbound", "gateway")
-CAPTURES = ("redirect", "tproxy", "none")
-LANES = ("copy", "splice", "element")
-PHASES = ("dialling", "relaying", "closed")
-REASONS = (
-    "finished", "refused", "unreachable", "connect_timeout", "reset_by_client", "reset_by_origin", "client_left", "idle",
-    "half_close_timeout", "limit", "loop", "not_captured", "foreign_origin", "foreign_client", "drained", "rejected", "element_failed",
-    "error",
-)
-COUNTERS = (
-    "accept_errors", "accept_pauses", "connections_shed", "flows_limited", "files_limited", "memory_limited", "ports_limited",
-    "pipes_exhausted", "pipes_denied", "pending_exhausted", "records_lost", "resets_forced", "urgent_bytes", "to_splice", "to_copy",
-    "turns",
-)
 LANE_WORDS = tuple(word.encode() for word in LANES)
 REASON_WORDS = tuple(word.encode() for word in REASONS)
-HISTOGRAMS = ("connect_seconds", "duration_seconds", "flow_bytes")
 
 if len(REASONS) != REASON_COUNT or len(COUNTERS) != COUNTER_COUNT:
     raise ImportError("relaycore: the names of reasons or counters are not those of the engine")
@@ -69,56 +57,68 @@ cdef int check(int answer, str what) except -1:
     return answer
 
 
+@no_gc_clear      # until the end: elements that are left are told with what it holds
 cdef class Engine:
     cdef Shared* shared
     cdef Worker* workers
     cdef uint32_t worker_count
+    cdef uint32_t plain_count
+    cdef list books         # of the workers for flows with elements
+    cdef list plans         # by listener: its name and the elements of flows that begin there
     cdef int answer_fd
-    cdef object threads
-    cdef object asking
+    cdef object threads, asking
 
     def __cinit__(self):
         self.answer_fd = -1
 
     def __init__(
-        self, settings, *, workers, max_pipes=32, max_pending_bytes=64 * 1024 * 1024, table_flows=0, turn_bytes=TURN_BYTES,
-        copy_bytes=BUFFER_BYTES, pipe_bytes=PIPE_BYTES,
+        self, settings, *, workers, element_workers=0, max_pipes=32, max_pending_bytes=64 * 1024 * 1024, table_flows=0,
+        turn_bytes=TURN_BYTES, copy_bytes=BUFFER_BYTES, pipe_bytes=PIPE_BYTES,
     ):
         cdef uint32_t i
+        cdef uint32_t total = workers + element_workers
         cdef Sizes sizes
         if self.shared != NULL:
             raise RuntimeError("Engine: already made")
         for name, value, least, most in (
-            ("workers", workers, 1, 1024), ("max_pipes", max_pipes, 0, 1 << 20), ("max_pending_bytes", max_pending_bytes, 0, 1 << 44),
-            ("max_flows", settings.max_flows, 1, 1 << 28), ("table_flows", table_flows, 0, 1 << 28),
+            ("workers", workers, 1, 1024), ("element_workers", element_workers, 0, 64), ("max_pipes", max_pipes, 0, 1 << 20),
+            ("max_pending_bytes", max_pending_bytes, 0, 1 << 44), ("max_flows", settings.max_flows, 1, 1 << 28),
+            ("table_flows", table_flows, 0, 1 << 28),
             ("turn_bytes", turn_bytes, 1, 1 << 30), ("copy_bytes", copy_bytes, 1, BUFFER_BYTES), ("pipe_bytes", pipe_bytes, 1, 1 << 30),
         ):
             if not least <= value <= most:
                 raise ValueError(f"Engine: {name}: expected {least} to {most}, found {value}")
-        self.threads = []
-        self.asking = threading.Lock()
+        self.threads, self.plans, self.asking = [], [], threading.Lock()
         self.shared = <Shared*>calloc(1, sizeof(Shared))
-        self.workers = <Worker*>calloc(workers, sizeof(Worker))
+        self.workers = <Worker*>calloc(total, sizeof(Worker))
         if self.shared == NULL or self.workers == NULL:
             raise MemoryError
-        self.worker_count = workers
+        self.worker_count = total
+        self.plain_count = workers
+        self.books = [Books() for _ in range(element_workers)]
         for i in range(self.worker_count):
             worker_blank(&self.workers[i])
+        self.shared.workers = self.workers
+        self.shared.plain_workers = self.plain_count
+        self.shared.all_workers = self.worker_count
         self.shared.asleep = 1
         self.shared.wake_fd = -1
         self.shared.wake_fd = check(sys_eventfd(), "eventfd")
         self.answer_fd = check(sys_eventfd(), "eventfd")
         # One flow more than may live: the slot in which a connection over the limit is refused.
         sizes.flows = max(table_flows, settings.max_flows) + 1
-        sizes.pipes = max_pipes // workers
-        sizes.buffers = max_pending_bytes // workers // BUFFER_BYTES
+        sizes.pipes = max_pipes // total
+        sizes.buffers = max_pending_bytes // total // BUFFER_BYTES
         sizes.turn_bytes = turn_bytes
         sizes.copy_bytes = copy_bytes
         sizes.pipe_bytes = pipe_bytes
         for i in range(self.worker_count):
+            sizes.elements = i >= self.plain_count
             self.workers[i].settings = settings_from_python(settings)
             self.workers[i].random = int.from_bytes(os.urandom(8), "little")
             check(worker_make(&self.workers[i], self.shared, i, self.worker_count, &sizes), f"worker {i}")
+            if sizes.elements:
+                batch_lend(self.workers[i].batch, self.books[i - self.plain_count], self.plans, REASONS)
 
     def __dealloc__(self):
         cdef uint32_t i
@@ -130,13 +130,15 @@ cdef class Engine:
         free(self.workers)
         free(self.shared)
 
-    def add_listener(self, fds, *, direction, capture, port, target=None, preserve_client=False):
+    def add_listener(self, fds, *, direction, capture, port, target=None, preserve_client=False, name="", elements=None):
         cdef uint32_t number = self.shared.listener_count
         cdef uint32_t i
+        cdef uint32_t first = 0 if elements is None else self.plain_count
+        cdef uint32_t among = self.plain_count if elements is None else self.worker_count - self.plain_count
         cdef Listener* listener = &self.shared.listeners[number]
         if self.threads:
             raise RuntimeError("add_listener: the engine has started")
-        if number == MAX_LISTENERS or len(fds) > MAX_SOCKETS // MAX_LISTENERS * self.worker_count:
+        if number == MAX_LISTENERS or len(fds) > MAX_SOCKETS // MAX_LISTENERS * among:
             raise ValueError(f"add_listener: expected at most {MAX_LISTENERS} listeners of two sockets per worker")
         if not 0 <= direction < len(DIRECTIONS) or not 0 <= capture < len(CAPTURES):
             raise ValueError(f"add_listener: direction {direction}, capture {capture}: expected an index of DIRECTIONS, CAPTURES")
@@ -148,9 +150,11 @@ cdef class Engine:
         listener.capture = <Capture><int>capture
         listener.port = port
         listener.preserve_client = preserve_client
+        listener.elements = elements is not None
+        self.plans.append((name, list(elements or ())))
         self.shared.listener_count += 1
         for i in range(<uint32_t>len(fds)):
-            check(worker_listen(&self.workers[i % self.worker_count], number, fds[i]), "epoll_ctl")
+            check(worker_listen(&self.workers[first + i % among], number, fds[i]), "epoll_ctl")
         for i in range(self.worker_count):
             if preserve_client:
                 check(worker_prepare_spoofing(&self.workers[i]), "netlink: preserve_client needs sock_diag")
@@ -160,6 +164,7 @@ cdef class Engine:
         if self.threads:
             raise RuntimeError("start: the engine has started")
         self.shared.running = self.worker_count
+        self.shared.running_elements = self.worker_count - self.plain_count
         for i in range(self.worker_count):
             # Daemons: an interpreter that ends in an error must not wait for flows.
             self.threads.append(threading.Thread(target=self._run, args=(i,), name=f"relay-worker-{i}", daemon=True))
@@ -171,12 +176,40 @@ cdef class Engine:
         with nogil:
             worker_run(w)
 
+    def use_elements(self, uint32_t listener, elements):
+        if listener >= len(self.plans) or not self.shared.listeners[listener].elements:
+            raise ValueError(f"use_elements: expected a listener that was added with elements, found {listener}")
+        # Whoever begins a chain holds the GIL: it sees either the old list or the new one.
+        self.plans[listener] = (self.plans[listener][0], list(elements))
+
+    def tallies(self, int elements):
+        found = [[book.tally(number) for book in self.books] for number in range(elements)]
+        return [dict(zip(TALLIES, map(sum, zip(*each)))) if each else dict.fromkeys(TALLIES, 0) for each in found]
+
+    def stuck_call(self):
+        cdef Seen seen
+        cdef bint found
+        with nogil:
+            found = await_stuck(self.shared, &seen)
+        return StuckCall(
+            seen.worker, seen.call.element, METHODS[seen.call.asked], seen.call.flow, seen.call.number, seen.call.thread,
+            held_interpreter(self.shared, &seen),
+        ) if found else None
+
+    def interrupt(self, call):
+        cdef Books book = self.books[call.worker - self.plain_count]
+        # Only the call's own thread ends it, and that thread is not running Python now: the GIL is here.
+        if book.call.number == call.number and book.call.since_ns != 0:
+            interrupt_call(book)
+
+    def leave_if_told_again(self, int signals_fd, double patience):
+        with nogil:
+            last_resort(self.shared, signals_fd, patience)
+
     def configure(self, settings):
         cdef uint32_t i
-        cdef list fresh = []
         # All are made before one is posted: a wrong value changes nothing.
-        for _i in range(self.worker_count):
-            fresh.append(<size_t>settings_from_python(settings))
+        fresh = [<size_t>settings_from_python(settings) for _ in range(self.worker_count)]
         for i in range(self.worker_count):
             post_settings(&self.workers[i].mailbox, <Settings*><size_t>fresh[i])
 
@@ -259,7 +292,7 @@ cdef class Engine:
         with self.asking:
             for number, thread in enumerate(self.threads):
                 if thread.is_alive():
-                    out.extend(self.flows_of(number, timeout))
+                    out.extend(self.flows_of(number, timeout if number < self.plain_count else timeout / 4))
         return out[:limit] if limit else out
 
     cdef list flows_of(self, uint32_t number, double timeout):
@@ -284,7 +317,8 @@ cdef class Engine:
                     sys_eventfd_clear(self.answer_fd)
                 if not atomic_acquire(&snapshot.answered):
                     if take_back_snapshot(mailbox):
-                        if not self.threads[number].is_alive():
+                        # One that an element holds up is left out: the others are worth having.
+                        if number >= self.plain_count or not self.threads[number].is_alive():
                             return []
                         raise TimeoutError(f"worker {number} did not list its flows within {timeout} s")
                     with nogil:     # it is being answered: that takes as long as copying does
@@ -294,34 +328,3 @@ cdef class Engine:
                     return [LiveFlow._make(flow_to_python(&snapshot.flows[i], number)) for i in range(snapshot.count)]
             finally:
                 free(snapshot.flows)
-
-
-def capabilities():
-    cdef __user_cap_data_struct sets[2]
-    check(sys_capget(sets), "capget")
-    return (
-        sets[0].effective | <uint64_t>sets[1].effective << 32, sets[0].permitted | <uint64_t>sets[1].permitted << 32,
-        sets[0].inheritable | <uint64_t>sets[1].inheritable << 32,
-    )
-
-
-def set_capabilities(uint64_t effective, uint64_t permitted, uint64_t inheritable):
-    cdef __user_cap_data_struct sets[2]
-    cdef int i
-    for i in range(2):
-        sets[i].effective = <uint32_t>(effective >> 32 * i)
-        sets[i].permitted = <uint32_t>(permitted >> 32 * i)
-        sets[i].inheritable = <uint32_t>(inheritable >> 32 * i)
-    check(sys_capset(sets), "capset")
-
-
-def prctl(int option, unsigned long arg2=0, unsigned long arg3=0, unsigned long arg4=0, unsigned long arg5=0):
-    return check(sys_prctl(option, arg2, arg3, arg4, arg5), f"prctl {option}")
-
-
-def setns(int fd, int kind):
-    check(sys_setns(fd, kind), "setns")
-
-
-def unshare(int flags):
-    check(sys_unshare(flags), "unshare")

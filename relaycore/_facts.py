@@ -42,6 +42,7 @@ class Record(NamedTuple):
     lane: int  # index of LANES; of phase and reason likewise
     reason: int
     error: int  # the errno that decided, 0: none
+    words: str  # what elements said of it: members of a JSON object, "": nothing
 
 
 class Form(NamedTuple):
@@ -52,6 +53,8 @@ class Form(NamedTuple):
     ]  # before time, flow, client, origin, sent, received, duration, connect, lane, reason, error; the end
     null: bytes  # of what never was
     quote: bytes  # around words; may be empty
+    before: bytes  # what elements said, members of a JSON object, after all else; and behind it
+    after: bytes
 
 
 class LiveFlow(NamedTuple):
@@ -72,6 +75,18 @@ class LiveFlow(NamedTuple):
     pending_sent: int  # taken from the client and not yet given to the origin
     pending_received: int
     half_closed: int  # bit 0: the client sent its FIN; bit 1: the origin did
+
+
+class StuckCall(NamedTuple):
+    """A call of an element that has been running for a second."""
+
+    worker: int
+    element: int  # its number, as in Use
+    method: str
+    flow: int
+    number: int  # of the call
+    thread: int  # as Python numbers threads
+    holds_interpreter: bool  # no other Python code could run meanwhile
 
 
 class Histogram(NamedTuple):

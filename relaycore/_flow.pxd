@@ -8,6 +8,7 @@
 #     phase   DIALLING --connected--> RELAYING --both halves SHUT--> CLOSED
 #                 `--refused, timeout---------`--idle, stop----------^
 #     half    OPEN --eof--> DRAINING --nothing pending--> SHUT (then shutdown of the sink)
+#             OPEN --elements take its bytes--> WAITING --they answer--> OPEN
 #             any  --source reset--> RESETTING --pending written and acknowledged, or deadline--> SHUT (then RST to the sink)
 #
 # Owns: the tables half_next() and verdict_on(), which tests enumerate whole.
@@ -56,6 +57,7 @@ cdef enum HalfState:
     DRAINING                # the source said EOF: never read it again; pending bytes are still to be given
     SHUT                    # the sink knows the end, or is gone, or will be reset when the flow closes: nothing more happens here
     RESETTING               # the source is gone: pending bytes are given and acknowledged before the sink is reset
+    WAITING                 # elements have what was read: nothing more is read until they answer
 
 
 cdef enum HalfEvent:
@@ -65,6 +67,8 @@ cdef enum HalfEvent:
     SINK_BROKEN             # the sink has an error
     ACKNOWLEDGED            # the sink's peer has everything that was written
     DEADLINE                # it did not acknowledge in time
+    TAKEN                   # bytes, or the end of them, are with the elements
+    ANSWERED                # what they pass on is pending, or given
     HALF_EVENTS
 
 
@@ -109,10 +113,25 @@ cdef struct Half:
     uint8_t state           # HalfState
     uint8_t lane            # Lane, for the next read
     uint8_t used            # the highest lane that has moved bytes
-    uint8_t large_reads     # COPY: reads in a row that were worth splicing
+    uint8_t large_reads     # COPY: reads in a row that were worth splicing. ELEMENT: whether the last one was large
     uint8_t small_wakes     # SPLICE: wake-ups in a row that moved too little for it
     bint bulk               # SPLICE: it has had a turn so large that others should go first
     bint pending_urgent     # the one pending byte is urgent
+
+
+cdef struct Elements:           # of one flow; owned by it, and given back to the worker it began on, which alone can free it
+    void* chain             # owned reference to a Chain; NULL: none of them is left
+    void* run[2]            # Run*, in the chain, by half: all who hear it are compiled; NULL: ask the chain
+    void* home              # Worker*
+    Elements* next          # in a list of those whose flows are over
+    uint8_t* kept[2]        # what elements passed on and the sink has not taken, by half; owned
+    uint32_t kept_size[2]
+    uint32_t kept_room[2]
+    uint64_t until_ns[2]    # when a half goes on by itself; 0: when it is answered
+    bint ends[2]            # its source has ended, which the sink learns then
+    bint hears[2]           # whether the bytes of a half go through them
+    bint hears_closed
+    uint8_t reason          # Reason, once the flow is over
 
 
 cdef struct Flow:
@@ -125,6 +144,8 @@ cdef struct Flow:
     Half half[2]
     Addr client
     Addr origin
+    Elements* elements      # NULL: none
+    char* words             # what they have said for the record, owned; NULL: nothing
     uint32_t generation     # of the slot: an event of an earlier flow in this slot is stale
     uint32_t queue_next
     uint32_t unacknowledged  # what SIOCOUTQ said at the last look
@@ -133,6 +154,7 @@ cdef struct Flow:
     uint8_t phase           # Phase
     uint8_t reason          # Reason, NO_REASON: none yet. The first cause is the reason
     bint origin_known
+    bint polite             # elements end it: FINs, not resets
     bint queued
     bint kept_alive         # both sockets probe their peers
 
@@ -166,7 +188,11 @@ cdef inline Next half_next(HalfState state, HalfEvent event, bint pending, bint 
     elif state == DRAINING and event == EMPTIED:
         next.state = SHUT
         next.actions = NOTHING if sink_error else SHUT_SINK
-    elif state == OPEN and event == EMPTIED:
+    elif state == OPEN and event == TAKEN and not pending:
+        next.state = WAITING
+    elif state == WAITING and event == ANSWERED:
+        next.state = OPEN
+    elif (state == OPEN or state == WAITING) and event == EMPTIED:
         pass
     elif state == RESETTING and event == EMPTIED:
         pass
@@ -203,6 +229,11 @@ cdef inline Reason lost_by(int side, int error) noexcept nogil:
     if error in (ENOMEM, ENOBUFS, EIO):
         return ERROR
     return RESET_BY_CLIENT if side == CLIENT else RESET_BY_ORIGIN
+
+
+cdef inline bint half_reads(const Flow* flow, int h) noexcept nogil:
+    """Whether the half will still read its source, now or once elements have answered."""
+    return flow.half[h].state == OPEN or flow.half[h].state == WAITING
 
 
 cdef inline bint half_takes(const Flow* flow, int h) noexcept nogil:

@@ -107,7 +107,7 @@ cdef extern from *:
     const int SO_ERROR, SO_LINGER, SO_MARK, SO_KEEPALIVE, SO_OOBINLINE, SO_REUSEADDR
     const int TCP_NODELAY, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, IP_TRANSPARENT, IPV6_TRANSPARENT
     const int SO_ORIGINAL_DST "RELAY_ORIGINAL_DST"
-    const int MSG_NOSIGNAL, MSG_OOB, MSG_PEEK, MSG_TRUNC, SHUT_WR
+    const int MSG_DONTWAIT, MSG_NOSIGNAL, MSG_OOB, MSG_PEEK, MSG_TRUNC, SHUT_WR
     const int SIOCATMARK, SIOCOUTQ
     const unsigned int SPLICE_F_MOVE, SPLICE_F_NONBLOCK
     const int F_SETPIPE_SZ, F_GETPIPE_SZ, O_CLOEXEC, O_NONBLOCK
@@ -146,6 +146,7 @@ cdef extern from *:
     int c_shutdown "shutdown"(int fd, int how) nogil
     int c_socket "socket"(int family, int kind, int protocol) nogil
     ssize_t c_splice "splice"(int source, void* no_offset, int sink, void* no_offset2, size_t size, unsigned int flags) nogil
+    void c_exit_now "_exit"(int status) nogil
     ssize_t c_write "write"(int fd, const void* buffer, size_t size) nogil
     long c_syscall "syscall"(long number, void* a, void* b) nogil
     void* c_mmap "mmap"(void* hint, size_t size, int protection, int flags, int fd, long offset) nogil

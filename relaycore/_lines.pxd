@@ -17,9 +17,10 @@ from relaycore._ring cimport Finished
 cdef enum:
     # Before time, flow, client, origin, sent, received, duration, connect, lane, reason and error, and after the last.
     PIECES = 12
-    LINE_BYTES = 4096
-    # Of a line, beside its pieces: eleven values, none longer than an address with its scope.
-    VALUES_BYTES = 1024
+    LINE_BYTES = 6144
+    WORDS_BYTES = 2048
+    # Of a line, beside its pieces: eleven values, none longer than an address with its scope, and what elements said.
+    VALUES_BYTES = 1024 + WORDS_BYTES
 
 
 cdef struct Form:
@@ -27,6 +28,8 @@ cdef struct Form:
     size_t sizes[PIECES]
     const char* null
     const char* quote       # around words, on both sides; may be empty
+    const char* before      # what elements said
+    const char* after
 
 
 cdef struct Second:         # the last one that was spelt: records of a batch share it
@@ -133,4 +136,8 @@ cdef inline size_t line_of(
             out = put_word(out, form, reason)
         elif piece == 10:
             out = put_word(out, form, error)
+            if f.words != NULL:
+                out = put_bytes(out, form.before, strlen(form.before))
+                out = put_bytes(out, f.words, strlen(f.words))
+                out = put_bytes(out, form.after, strlen(form.after))
     return <size_t>(out - line)

@@ -5,9 +5,10 @@
 # Never here: a running worker.
 
 from libc.errno cimport EMFILE, ENOMEM
-from libc.stdint cimport int32_t, uint32_t, uint8_t
+from libc.stdint cimport int32_t, uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport calloc, free, malloc
 
+from relaycore._ask cimport batch_free, batch_make
 from relaycore._core cimport BATCH_EVENTS, SPARES, TOKEN_BELL, TOKEN_SOCKET, Shared, Worker, spares_held, special_token
 from relaycore._libc cimport EPOLLIN, EPOLL_CTL_ADD, epoll_event
 from relaycore._mailbox cimport mailbox_free, mailbox_make, settings_free
@@ -16,6 +17,7 @@ from relaycore._ring cimport ring_free, ring_make
 from relaycore._stats cimport Stats
 from relaycore._sys cimport sys_close, sys_diag_open, sys_epoll, sys_epoll_set, sys_map, sys_now_ns, sys_unmap
 from relaycore._table cimport table_free, table_make
+from relaycore._transfer cimport drop_arrivals
 from relaycore._wheel cimport wheel_free, wheel_make
 
 
@@ -26,6 +28,7 @@ cdef struct Sizes:              # of one worker
     uint32_t turn_bytes
     uint32_t copy_bytes
     int32_t pipe_bytes
+    bint elements           # it is one for flows with elements
 
 
 cdef inline void worker_blank(Worker* w) noexcept nogil:
@@ -57,6 +60,10 @@ cdef inline int worker_make(Worker* w, Shared* shared, uint32_t number, uint32_t
         return -ENOMEM
     if not pipe_pool_make(&w.gear.pipes, sizes.pipes, sizes.pipe_bytes) or not buffer_pool_make(&w.gear.buffers, sizes.buffers):
         return -ENOMEM
+    if sizes.elements:
+        w.batch = batch_make(<uint64_t>sizes.buffers * BUFFER_BYTES)
+        if w.batch == NULL:
+            return -ENOMEM
     answer = mailbox_make(&w.mailbox)
     if answer < 0:
         return answer
@@ -89,10 +96,12 @@ cdef inline void close_if_open(int fd) noexcept nogil:
         sys_close(fd)
 
 
-cdef inline void worker_free(Worker* w) noexcept nogil:
-    """Its thread has ended or never ran."""
+cdef inline void worker_free(Worker* w) noexcept:
+    """Its thread has ended or never ran. With the GIL: elements may be left to free."""
     cdef uint32_t i
     cdef int k
+    drop_arrivals(w)
+    batch_free(w)
     settings_free(w.settings)
     mailbox_free(&w.mailbox)
     pipe_pool_free(&w.gear.pipes)

@@ -42,6 +42,7 @@ cdef enum Moved:
     SOURCE_ENDED            # EOF
     SOURCE_FAILED           # Side.error says why
     SINK_FAILED
+    ASKED                   # elements have the bytes, or are to have them later
 
 
 cdef struct Gear:           # what the movers of one worker share
@@ -78,6 +79,19 @@ cdef inline Moved source_said_nothing(Side* source, ssize_t answer) noexcept nog
 cdef inline void urgent_passed(Side* source, Gear* gear) noexcept nogil:
     source.ready &= <uint8_t>~URGENT
     count(gear.stats, COUNT_URGENT)
+
+
+cdef inline bint side_at_mark(const Side* side) noexcept nogil:
+    """A read ends before an urgent byte, and begins with it; to elements it is a byte like others, in its place."""
+    return side.ready & URGENT and sys_at_mark(side.fd) == 1
+
+
+cdef inline void side_was_read(Side* source, bint short_read, bint at_mark) noexcept nogil:
+    """A short read says that nothing more is there, unless something else may have ended it. at_mark: as it was before."""
+    if at_mark:
+        source.ready &= <uint8_t>~URGENT
+    elif short_read and not source.ready & (RDHUP | HUP | URGENT):
+        source.ready &= <uint8_t>~READABLE
 
 
 cdef inline void half_use(Half* half, int lane, Gear* gear) noexcept nogil:

@@ -28,6 +28,7 @@ cdef struct Finished:
     uint8_t lane
     uint8_t reason
     bint origin_known
+    char* words             # what elements said of it, owned by whoever has taken the record; NULL: nothing
 
 
 cdef struct Ring:
@@ -44,6 +45,9 @@ cdef inline bint ring_make(Ring* ring) noexcept nogil:
 
 
 cdef inline void ring_free(Ring* ring) noexcept nogil:
+    cdef Finished rest
+    while ring.slots != NULL and ring_take(ring, &rest):
+        free(rest.words)
     free(ring.slots)
     ring.slots = NULL
 

@@ -10,18 +10,22 @@ from libc.stdint cimport uint32_t, uint64_t, uint8_t
 from relaycore._atomic cimport bump
 from relaycore._check cimport RELAY_CHECK
 from relaycore._close cimport flow_close
+from relaycore._ask cimport ask_read
 from relaycore._core cimport Worker, queue_push
 from relaycore._dial cimport dial_step, keep_alive
 from relaycore._flow cimport (
-    ACKNOWLEDGED, ANNOUNCED, CANNOT_BE, DEADLINE, DIALLING, DISCARD, EMPTIED, FAILED, OPEN, READABLE, RELAYING, RESETTING, SHUT,
-    SHUT_SINK, SINK_BROKEN, SOURCE_EOF, SOURCE_RESET, SPLICE, UNWATCHED, Flow, Half, HalfEvent, HalfState, Next, Side, after, earlier,
-    flow_half_closed, flow_resetting, half_blocked, half_can_step, half_gives, half_next, lost_by, passed,
+    ACKNOWLEDGED, ANNOUNCED, ANSWERED, CANNOT_BE, DEADLINE, DIALLING, DISCARD, ELEMENT, EMPTIED, FAILED, OPEN, READABLE, RELAYING,
+    RESETTING, SHUT, SHUT_SINK, SINK_BROKEN, SOURCE_EOF, SOURCE_RESET, SPLICE, TAKEN, UNWATCHED, WAITING, Flow, Half, HalfEvent,
+    HalfState, Next, Side, after, earlier, flow_half_closed, flow_resetting, half_blocked, half_can_step, half_gives, half_next,
+    half_reads, lost_by, passed,
 )
+from relaycore._kept cimport half_keeps, kept_drop, kept_flush, kept_next
 from relaycore._libc cimport EPOLLET, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, EPOLL_CTL_MOD
 from relaycore._mailbox cimport Settings
 from relaycore._move cimport (
-    MOVED, Moved, SINK_FAILED, SOURCE_DRY, SOURCE_ENDED, SOURCE_FAILED, half_flush, half_move, half_release, half_rest,
+    ASKED, MOVED, Moved, SINK_FAILED, SINK_FULL, SOURCE_DRY, SOURCE_ENDED, SOURCE_FAILED, half_flush, half_move, half_release, half_rest,
 )
+from relaycore._run cimport run_read
 from relaycore._stats cimport (
     CONNECT_TIMEOUT, COUNT_RESETS_FORCED, FINISHED, HALF_CLOSE_TIMEOUT, IDLE, NO_REASON, Reason, count,
 )
@@ -46,12 +50,18 @@ cdef inline void half_tell(Worker* w, Flow* flow, int h, HalfEvent event) noexce
     cdef Side* sink = &flow.side[1 - h]
     cdef Next next = half_next(<HalfState>half.state, event, half.pending != 0, sink.error != 0)
     RELAY_CHECK(not next.actions & CANNOT_BE)
+    if half.state == WAITING and next.state != WAITING and event != ANSWERED:
+        flow.elements.until_ns[h] = 0
+        flow.elements.ends[h] = False
+        kept_next(flow, h)
     if next.state == RESETTING and half.state != RESETTING:
         flow.reset_seen_ns = w.gear.now_ns
         flow.unacknowledged = <uint32_t>-1
     half.state = next.state
     if next.actions & DISCARD:
         half_release(half, &w.gear)
+        if flow.elements != NULL:
+            kept_drop(w.batch, flow, h)
     if next.actions & SHUT_SINK and sys_shutdown_write(sink.fd) < 0:
         # A reset has arrived whose event is still on the way: it must not be taken for a polite end.
         side_ask(flow, 1 - h)
@@ -66,7 +76,7 @@ cdef inline void side_lost(Worker* w, Flow* flow, int side, bint all_read) noexc
         flow.reason = <uint8_t>lost_by(side, flow.side[side].error)
         flow.error = flow.side[side].error
     half_tell(w, flow, 1 - side, SINK_BROKEN)
-    if flow.half[side].state == OPEN and not all_read:
+    if half_reads(flow, side) and not all_read:
         flow.side[side].ready |= READABLE
     else:
         half_tell(w, flow, side, SOURCE_RESET)
@@ -82,6 +92,25 @@ cdef inline void half_heard(Worker* w, Flow* flow, int h, Moved moved) noexcept 
         side_lost(w, flow, 1 - h, False)
 
 
+cdef inline void half_emptied(Worker* w, Flow* flow, int h) noexcept nogil:
+    """What was pending is given; what elements have put behind it is pending now."""
+    if flow.elements != NULL:
+        kept_next(flow, h)
+    if flow.half[h].pending == 0:
+        half_tell(w, flow, h, EMPTIED)
+
+
+cdef inline void half_answered(Worker* w, Flow* flow, int h) noexcept nogil:
+    """WAITING is over: what the elements passed on is kept, and is to be given now; then comes the end, if that was it."""
+    cdef bint ends = flow.elements.ends[h]
+    flow.elements.until_ns[h] = 0
+    flow.elements.ends[h] = False
+    half_tell(w, flow, h, ANSWERED)
+    kept_next(flow, h)
+    if ends:
+        half_tell(w, flow, h, SOURCE_EOF)
+
+
 cdef inline void half_step(Worker* w, Flow* flow, int h, uint32_t turn_bytes) noexcept nogil:
     """Move until the source is dry, the sink full or the turn over."""
     cdef Half* half = &flow.half[h]
@@ -91,9 +120,15 @@ cdef inline void half_step(Worker* w, Flow* flow, int h, uint32_t turn_bytes) no
     cdef Moved answer = MOVED
     while half_can_step(flow, h) and moved < turn_bytes:
         if half_gives(flow, h):
-            answer = half_flush(half, sink, &w.gear)
+            answer = kept_flush(w.batch, flow, h) if half_keeps(half) else half_flush(half, sink, &w.gear)
             if answer == MOVED:
-                half_tell(w, flow, h, EMPTIED)
+                half_emptied(w, flow, h)
+        elif half.lane == ELEMENT:
+            answer = ask_read(w, flow, h) if flow.elements.run[h] == NULL else run_read(w, flow, h)
+            if answer == ASKED:
+                half_tell(w, flow, h, TAKEN)
+            elif answer == SINK_FULL:
+                break
         else:
             answer = half_move(half, source, sink, &w.gear, <uint32_t>(turn_bytes - moved), moved != 0)
         moved = half.bytes - before
@@ -132,7 +167,7 @@ cdef inline bint side_ask(Flow* flow, int side) noexcept nogil:
 
 cdef inline void side_look(Worker* w, Flow* flow, int side) noexcept nogil:
     """A side that is read to its end tells its error there; one that is not going to be read is asked."""
-    if flow.side[side].ready & FAILED and flow.half[side].state != OPEN and side_ask(flow, side):
+    if flow.side[side].ready & FAILED and not half_reads(flow, side) and side_ask(flow, side):
         side_lost(w, flow, side, False)
 
 
@@ -164,6 +199,10 @@ cdef inline uint64_t flow_deadline(const Flow* flow, const Settings* settings, u
         deadline = earlier(deadline, after(flow.active_ns, settings.half_close_timeout_ns))
     if half_stuck(flow, 0) or half_stuck(flow, 1):
         deadline = earlier(deadline, flow.active_ns + RESET_PATIENCE_NS)
+    if flow.elements != NULL:
+        deadline = earlier(earlier(deadline, flow.elements.until_ns[0]), flow.elements.until_ns[1])
+    if flow.polite:
+        deadline = now_ns + RESET_LOOK_NS
     if not flow.kept_alive:
         deadline = earlier(deadline, flow.connected_ns + KEEP_ALIVE_AFTER_NS)
     return deadline
@@ -195,6 +234,20 @@ cdef inline void half_reset_look(Worker* w, Flow* flow, int h) noexcept nogil:
         half_tell(w, flow, h, DEADLINE)
 
 
+cdef inline bint flow_waits(const Flow* flow) noexcept nogil:
+    """Whether elements have set a time at which it has to be looked at."""
+    return flow.polite or (flow.elements != NULL and (flow.elements.until_ns[0] != 0 or flow.elements.until_ns[1] != 0))
+
+
+cdef inline bint flow_lingers(Worker* w, Flow* flow) noexcept nogil:
+    """Ended politely: a peer that still sends makes close() a reset, which must not come before it has what was said."""
+    return (
+        flow.polite
+        and w.gear.now_ns < flow.reset_seen_ns + RESET_PATIENCE_NS
+        and (sys_unacknowledged(flow.side[0].fd) > 0 or sys_unacknowledged(flow.side[1].fd) > 0)
+    )
+
+
 cdef inline void flow_step(Worker* w, Flow* flow, uint32_t turn_bytes) noexcept nogil:
     """One turn of a flow: everything that its readiness allows, at most turn_bytes per half."""
     cdef int h
@@ -214,15 +267,15 @@ cdef inline void flow_step(Worker* w, Flow* flow, uint32_t turn_bytes) noexcept 
         side_look(w, flow, h)
     for h in range(2):
         half_reset_look(w, flow, h)
-    if flow.half[0].state == SHUT and flow.half[1].state == SHUT:
+    if flow.half[0].state == SHUT and flow.half[1].state == SHUT and not flow_lingers(w, flow):
         flow_close(w, flow, FINISHED)
         return
     for h in range(2):
         if flow.side[h].ready & UNWATCHED and not half_blocked(flow, h):
             half_watch(w, flow, h, True)
     if half_can_step(flow, 0) or half_can_step(flow, 1):
-        queue_push(w, flow)
-    if flow_resetting(flow) or flow_half_closed(flow) or half_stuck(flow, 0) or half_stuck(flow, 1):
+        queue_push(w, flow)     # also one whose question found no place
+    if flow_resetting(flow) or flow_half_closed(flow) or half_stuck(flow, 0) or half_stuck(flow, 1) or flow_waits(flow):
         flow_schedule(w, flow)
 
 
@@ -266,6 +319,10 @@ cdef inline void flow_expire(Worker* w, Flow* flow) noexcept nogil:
     for h in range(2):
         if half_stuck(flow, h) and w.gear.now_ns >= flow.active_ns + RESET_PATIENCE_NS:
             side_give_up(w, flow, h)
-    if flow_resetting(flow):
+    for h in range(2):
+        if flow.elements != NULL and passed(w.gear.now_ns, flow.elements.until_ns[h]):
+            half_answered(w, flow, h)
+            queue_push(w, flow)
+    if flow_resetting(flow) or flow.polite:
         queue_push(w, flow)
     flow_schedule(w, flow)

@@ -6,7 +6,7 @@
 
 from libc.errno cimport EALREADY, EINPROGRESS, EINTR, EISCONN, errno
 from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memset, strlen
 
 from relaycore._libc cimport (
     AF_NETLINK, CLOCK_MONOTONIC, EFD_CLOEXEC, EFD_NONBLOCK, EPOLL_CLOEXEC, F_GETPIPE_SZ, F_SETPIPE_SZ, IPPROTO_TCP,
@@ -15,7 +15,7 @@ from relaycore._libc cimport (
     SOCK_NONBLOCK, SOCK_RAW, SOCK_STREAM, SOL_SOCKET, SO_ERROR, SO_LINGER, SO_ORIGINAL_DST, SPLICE_F_MOVE, SPLICE_F_NONBLOCK,
     SYS_capget, SYS_capset, TCP_LISTEN, _LINUX_CAPABILITY_VERSION_3, __user_cap_data_struct, __user_cap_header_struct,
     c_accept4, c_bind, c_clock_gettime, c_close, c_connect, c_epoll_create1, c_epoll_ctl, c_epoll_wait, c_eventfd,
-    c_fcntl, c_getsockname, c_getsockopt, c_ioctl, c_mmap, c_munmap, c_pipe2, c_poll, c_prctl, c_pthread_sigmask, c_read,
+    c_exit_now, c_fcntl, c_getsockname, c_getsockopt, c_ioctl, c_mmap, c_munmap, c_pipe2, c_poll, c_prctl, c_pthread_sigmask, c_read,
     c_recv, c_send, c_setns, c_setsockopt, c_shutdown, c_sigfillset, c_socket, c_splice, c_syscall, c_unshare, c_write, epoll_event,
     inet_diag_msg, inet_diag_req_v2, linger_option, nlmsghdr, pollfd, sigset_t, sockaddr, sockaddr_storage, socklen_t, timespec,
 )
@@ -206,6 +206,12 @@ cdef inline uint64_t sys_now_ns() noexcept nogil:
     cdef timespec now
     c_clock_gettime(CLOCK_MONOTONIC, &now)
     return <uint64_t>now.tv_sec * 1000000000 + <uint64_t>now.tv_nsec
+
+
+cdef inline void sys_leave(const char* words) noexcept nogil:
+    """End the process with status 1, and with a line on stderr."""
+    c_write(2, words, strlen(words))
+    c_exit_now(1)
 
 
 cdef inline void sys_block_signals() noexcept nogil:

@@ -17,7 +17,9 @@
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
 
 from relaycore._accept cimport ACCEPT_BATCH, accept_end, accept_goes_on, accept_pause_look, accept_some, accept_stop
-from relaycore._atomic cimport atomic_add, atomic_load, atomic_release, atomic_swap
+from relaycore._answer cimport answer_all
+from relaycore._ask cimport batch_has_work
+from relaycore._atomic cimport atomic_acquire, atomic_add, atomic_load, atomic_release, atomic_swap
 from relaycore._check cimport RELAY_CHECK, RELAY_DEBUG
 from relaycore._close cimport flow_close
 from relaycore._core cimport (
@@ -33,6 +35,7 @@ from relaycore._step cimport flow_expire, flow_schedule, flow_step
 from relaycore._sweep cimport sweep
 from relaycore._sys cimport sys_block_signals, sys_epoll_wait, sys_eventfd_ring, sys_now_ns
 from relaycore._table cimport table_bury, table_find, table_reap
+from relaycore._transfer cimport flow_is_released, flow_leave, take_arrivals
 from relaycore._wheel cimport NO_ENTRY, wheel_catch_up, wheel_next_ns, wheel_pop
 
 
@@ -110,6 +113,7 @@ cdef inline void read_mail(Worker* w) noexcept nogil:
     cdef uint64_t order
     mailbox_hush(&w.mailbox)
     take_settings(w)
+    take_arrivals(w)
     answer_snapshot(w)
     order = atomic_load(&w.mailbox.order)
     if order != CARRY_ON:
@@ -179,8 +183,10 @@ cdef inline void run_one(Worker* w, Queue* queue, uint32_t turn_bytes) noexcept 
     cdef Flow* flow = queue_pop(w, queue)
     if flow.phase == CLOSED:
         table_bury(&w.table, flow)
-    else:
-        flow_step(w, flow, turn_bytes)
+        return
+    flow_step(w, flow, turn_bytes)
+    if w.batch != NULL and flow_is_released(flow):
+        flow_leave(w, flow)
 
 
 cdef inline void run_queue(Worker* w) noexcept nogil:
@@ -218,7 +224,7 @@ cdef inline int sleep_ms(Worker* w) noexcept nogil:
     """How long the worker may wait: not at all with work queued, at most to the next timer. -1: until something happens."""
     cdef uint64_t until
     cdef uint64_t now
-    if queue_holds(w):
+    if queue_holds(w) or batch_has_work(w):
         return 0
     until = wheel_next_ns(&w.wheel)
     if w.paused_since_ns != 0 and (until == 0 or w.pause_look_ns < until):
@@ -257,6 +263,8 @@ cdef inline void worker_turn(Worker* w, int timeout_ms) noexcept nogil:
     if news.callers:
         take_callers(w, n)
     run_queue(w)
+    if batch_has_work(w):
+        answer_all(w)
     run_timers(w)
     if w.draining:
         accept_end(w)
@@ -265,12 +273,30 @@ cdef inline void worker_turn(Worker* w, int timeout_ms) noexcept nogil:
         sweep(w, n)
 
 
+cdef inline bint worker_done(Worker* w) noexcept nogil:
+    """Drained, and nothing will come from another worker: one with elements waits for those whose flows are elsewhere."""
+    if not w.draining or w.table.used != 0 or accept_goes_on(w):
+        return False
+    if w.batch != NULL:
+        return w.batch.away == 0 and not batch_has_work(w)
+    return atomic_acquire(&w.shared.running_elements) == 0 and w.arrivals == NULL
+
+
+cdef inline void elements_end(Worker* w) noexcept nogil:
+    """The plain workers may have waited for this one."""
+    cdef uint32_t i
+    if w.batch != NULL and atomic_add(&w.shared.running_elements, <uint64_t>-1) == 0:
+        for i in range(w.shared.plain_workers):
+            sys_eventfd_ring((<Worker*>w.shared.workers)[i].mailbox.bell)
+
+
 cdef inline void worker_run(Worker* w) noexcept nogil:
     """The life of a worker's thread. Ends after DRAIN with the last flow, after STOP at once."""
     sys_block_signals()
-    while not (w.draining and w.table.used == 0 and not accept_goes_on(w)):
+    while not worker_done(w):
         worker_turn(w, sleep_ms(w))
     # Nobody may be left waiting for an answer.
     answer_snapshot(w)
+    elements_end(w)
     atomic_add(&w.shared.running, <uint64_t>-1)
     sys_eventfd_ring(w.shared.wake_fd)

@@ -39,6 +39,7 @@ def check(arguments: Namespace) -> int:
     try:
         config = load_config(flags, os.environ)
         _check_machine(config)
+        _check_elements(config)
         rules_problems = _check_rules(config)
     except RelayError as error:
         if arguments.json:
@@ -54,6 +55,14 @@ def check(arguments: Namespace) -> int:
         listeners = ", ".join(f"{listener.name} {listener.port} {listener.capture}" for listener in config.listeners)
         say(f"{config.file or 'defaults'}: valid: {listeners}")
     return 0
+
+
+def _check_elements(config: Config) -> None:
+    """Whether their code loads, here and as this user, and takes its options."""
+    if config.elements:
+        from sidecar.proxy.elements import Elements
+
+        Elements(config, config.rules.mark)
 
 
 def _check_machine(config: Config) -> None:

@@ -49,7 +49,9 @@ class Bound(NamedTuple):
         return [sock.detach() for sock in self.sockets]
 
 
-def open_listeners(config: Config, workers: int, inherited: Sequence[Inherited], warn: Warn) -> list[Bound]:
+def open_listeners(
+    config: Config, workers: Callable[[Listener], int], inherited: Sequence[Inherited], warn: Warn
+) -> list[Bound]:
     """Bind every listener, then listen on all. RelayError tells every problem; then nothing stays open."""
     check_interface(config.interface)
     families = _families(config, warn)
@@ -64,7 +66,7 @@ def open_listeners(config: Config, workers: int, inherited: Sequence[Inherited],
                 if listener.name in adopted:
                     bound.append(_adopt(config, listener, adopted[listener.name]))
                 else:
-                    bound.append(_bind(config, listener, places, workers, undo))
+                    bound.append(_bind(config, listener, places, workers(listener), undo))
             except RelayError as error:
                 problems += error.problems
                 status = max(status, error.exit_status)

@@ -7,6 +7,6 @@ Never here: anything that binds, resolves a name or changes the machine: `relay-
 
 from sidecar.config.load import Config, Flags, load_admin, load_config
 from sidecar.config.network_kinds import Endpoint
-from sidecar.config.schema import Listener
+from sidecar.config.schema import Element, Listener
 
-__all__ = ["Config", "Endpoint", "Flags", "Listener", "load_admin", "load_config"]
+__all__ = ["Config", "Element", "Endpoint", "Flags", "Listener", "load_admin", "load_config"]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Set
 from typing import NamedTuple, Protocol
 
 from sidecar.config.network_kinds import family_of
-from sidecar.config.schema import Admin, Listener, Relay, Rules
+from sidecar.config.schema import Admin, Element, Listener, Relay, Rules
 
 
 class Tell(Protocol):
@@ -22,6 +22,7 @@ class Draft(NamedTuple):
 
     relay: Relay
     listeners: Mapping[str, Listener]  # by dotted name, "listener[0]"
+    elements: Mapping[str, Element]  # likewise
     rules: Rules
     admin: Admin
     interface: str
@@ -39,7 +40,11 @@ class Claim(NamedTuple):
 def check_together(draft: Draft, refuse: Tell, warn: Tell) -> None:
     """Tell everything that does not go together."""
     listeners = {path: listener for path, listener in draft.listeners.items() if path not in draft.unsound}
+    elements = {path: element for path, element in draft.elements.items() if path not in draft.unsound}
     _check_names(listeners, refuse)
+    _check_names(elements, refuse)
+    if len(listeners) == len(draft.listeners):
+        _check_elements(elements, listeners, refuse)
     for path, listener in listeners.items():
         _check_listener(path, listener, draft, refuse)
     _check_ports(listeners, draft, refuse)
@@ -51,12 +56,20 @@ def check_together(draft: Draft, refuse: Tell, warn: Tell) -> None:
         refuse("--interface", "an inbound or gateway listener to bind", "outbound ones only", "their connections arrive on lo")
 
 
-def _check_names(listeners: Mapping[str, Listener], refuse: Tell) -> None:
+def _check_names(named: Mapping[str, Listener] | Mapping[str, Element], refuse: Tell) -> None:
     first: dict[str, str] = {}
-    for path, listener in listeners.items():
-        holder = first.setdefault(listener.name, path)
+    for path, one in named.items():
+        holder = first.setdefault(one.name, path)
         if holder != path:
-            refuse(f"{path}.name", "a name of its own", f'"{listener.name}", as {holder} has')
+            refuse(f"{path}.name", "a name of its own", f'"{one.name}", as {holder} has')
+
+
+def _check_elements(elements: Mapping[str, Element], listeners: Mapping[str, Listener], refuse: Tell) -> None:
+    names = [listener.name for listener in listeners.values()]
+    for path, element in elements.items():
+        for index, name in enumerate(element.listeners):
+            if name not in names:
+                refuse(f"{path}.listeners[{index}]", f"one of the listeners {', '.join(names)}", f'"{name}"')
 
 
 def _check_listener(path: str, listener: Listener, draft: Draft, refuse: Tell) -> None:

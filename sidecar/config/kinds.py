@@ -255,6 +255,17 @@ def by_name(names: Kind[N], values: Kind[T], what: str, *, most: int) -> Kind[Ma
     return Kind(expected, take, lambda table: {names.write(name): values.write(item) for name, item in table.items()})
 
 
+def anything_by_name() -> Kind[Mapping[str, object]]:
+    """A table of whatever TOML can say: others know what it means."""
+
+    def take(value: object) -> Mapping[str, object]:
+        if not isinstance(value, dict):
+            raise Misfit(shown(value))
+        return value
+
+    return Kind("a table", take)
+
+
 def _part(of: Kind[T], value: object, at: str) -> T:
     """A part of a value, whose misfit tells where in it."""
     try:

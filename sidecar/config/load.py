@@ -11,17 +11,17 @@ from sidecar.config.checks import Draft, check_together
 from sidecar.config.kinds import Misfit, shown
 from sidecar.config.schema import (
     DEFAULT_LISTENERS,
+    MOST_ELEMENTS,
     MOST_LISTENERS,
-    REQUIRED,
     TABLES,
     Admin,
-    Key,
+    Element,
     Listener,
     Log,
     Relay,
     Rules,
-    Section,
 )
+from sidecar.config.sections import REQUIRED, Key, Section
 from sidecar.config.source import Document, read_document
 from sidecar.errors import BAD_CONFIG, USAGE, Problem, RelayError
 
@@ -47,6 +47,7 @@ class Config(NamedTuple):
     file: str  # "": none
     relay: Relay
     listeners: tuple[Listener, ...]
+    elements: tuple[Element, ...]
     rules: Rules
     log: Log
     admin: Admin
@@ -58,6 +59,10 @@ class Config(NamedTuple):
     def where(self, key: str) -> str:
         """The place to name in a message about a key, as in "relay.toml: relay.user"."""
         return self.places.get(key) or f"{self.file or 'defaults'}: {key}"
+
+    def elements_of(self, listener: Listener) -> list[Element]:
+        """Those that see the flows of a listener, in their order."""
+        return [element for element in self.elements if not element.listeners or listener.name in element.listeners]
 
     def client_mark_of(self, listener: Listener) -> int:
         """SO_MARK of a listener, which all that it accepts inherits: by it the rules know what goes to untracked clients."""
@@ -113,8 +118,11 @@ class _Loading:
             name: self._section(Listener, name, table)
             for name, table in self._listener_tables(relay.target is not None).items()
         }
+        elements = {
+            name: self._section(Element, name, table) for name, table in self._tables_of("element", MOST_ELEMENTS).items()
+        }
         check_together(
-            Draft(relay, listeners, rules, admin, self.flags.interface, self.unsound),
+            Draft(relay, listeners, elements, rules, admin, self.flags.interface, self.unsound),
             lambda *told: self.problems.append(self._problem(*told)),
             lambda *told: self.warnings.append(self._problem(*told)),
         )
@@ -123,6 +131,7 @@ class _Loading:
             self.file,
             relay,
             tuple(listeners.values()),
+            tuple(elements.values()),
             rules,
             log,
             admin,
@@ -159,7 +168,7 @@ class _Loading:
         for name in self.document.tables:
             if name not in TABLES:
                 home = next((table for table, section in TABLES.items() if name in section.keys), "")
-                heading = f"[[{home}]]" if home == "listener" else f"[{home}]"
+                heading = f"[[{home}]]" if home in ("listener", "element") else f"[{home}]"
                 hint = f"it belongs under {heading}" if home else _nearest(name, TABLES)
                 self.problems.append(self._problem(name, "one of the tables " + ", ".join(TABLES), shown(name), hint))
 
@@ -172,21 +181,29 @@ class _Loading:
 
     def _listener_tables(self, has_target: bool) -> dict[str, Mapping[str, object]]:
         """What --ports, else the file, else the default says, by dotted name."""
-        tables = self.document.tables.get("listener", [])
+        tables = self._tables_of("listener", MOST_LISTENERS)
+        if "listener" in self.unsound or (tables and not self.flags.ports):
+            return tables
+        # who names a target, and no listener, wants it used
+        capture = {} if tables or not has_target else {"capture": "none"}
+        defaults = [{**table, **capture} for table in DEFAULT_LISTENERS]
+        if self.flags.ports:
+            defaults = [{**table, "port": port} for table, port in zip(defaults, self.flags.ports, strict=False)]
+            self.places |= {f"listener[{index}].port": "--ports" for index in range(len(defaults))}
+        return {f"listener[{index}]": table for index, table in enumerate(defaults)}
+
+    def _tables_of(self, name: str, most: int) -> dict[str, Mapping[str, object]]:
+        """The tables of an array, by dotted name; none when it is no such array."""
+        tables = self.document.tables.get(name, [])
         if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-            self.problems.append(self._problem("listener", "tables, [[listener]]", shown(tables)))
+            self.problems.append(self._problem(name, f"tables, [[{name}]]", shown(tables)))
+            self.unsound.add(name)
             return {}
-        if len(tables) > MOST_LISTENERS:
-            self.problems.append(self._problem("listener", f"at most {MOST_LISTENERS} listeners", str(len(tables))))
+        if len(tables) > most:
+            self.problems.append(self._problem(name, f"at most {most} {name}s", str(len(tables))))
+            self.unsound.add(name)
             return {}
-        if self.flags.ports or not tables:
-            # who names a target, and no listener, wants it used
-            capture = {} if tables or not has_target else {"capture": "none"}
-            tables = [{**table, **capture} for table in DEFAULT_LISTENERS]
-            if self.flags.ports:
-                tables = [{**table, "port": port} for table, port in zip(tables, self.flags.ports, strict=False)]
-                self.places |= {f"listener[{index}].port": "--ports" for index in range(len(tables))}
-        return {f"listener[{index}]": table for index, table in enumerate(tables)}
+        return {f"{name}[{index}]": table for index, table in enumerate(tables)}
 
     def _section(self, section: type[S], path: str, table: Mapping[str, object]) -> S:
         """Take each key of one table. What has a problem is marked unsound, so that the rest can still be checked."""

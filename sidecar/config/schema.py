@@ -5,12 +5,12 @@ Never here: files, environment, checks of one key against another (load).
 """
 
 from collections.abc import Callable, Mapping
-from typing import ClassVar, NamedTuple, TypeVar, cast
 
 from sidecar.config.kinds import (
     Kind,
     Misfit,
     all_or,
+    anything_by_name,
     array,
     boolean,
     by_name,
@@ -32,50 +32,15 @@ from sidecar.config.network_kinds import (
     port_ranges,
     ruled_interface,
 )
+from sidecar.config.sections import REQUIRED, Section, key
 from sidecar.users import HIGHEST_ID, Account, find_group, find_user
 
-T = TypeVar("T")
-
 MOST_LISTENERS = 64  # the engine's table of listeners
+MOST_ELEMENTS = 64  # and of elements
 LONGEST_SOCKET_PATH = 107  # sun_path of sockaddr_un, with its NUL
 QUOTES = 'write "{}"'
-REQUIRED = None  # as a default: the key must be there
 MARK_MASK = 0xFFF  # the bits of a packet's mark that are ours; the others are left as they are
 KERNEL_TABLES = ((253, "table default"), (254, "table main"), (255, "table local"))
-
-
-class Key(NamedTuple):
-    """One key: what it takes, its default as TOML would say it, what it means, and whether a reload applies it."""
-
-    kind: Kind[object]
-    default: object
-    meaning: str
-    live: bool
-
-
-def key(kind: Kind[T], default: object, meaning: str, *, live: bool = False) -> T:
-    """Declare a key. In the class it is a Key; in an instance, where everyone looks, it is the value: hence the type."""
-    return cast(T, Key(kind, default, meaning, live))
-
-
-class Section:
-    """One table of the configuration, immutable. `given` names the keys that were set, not left to their defaults."""
-
-    keys: ClassVar[Mapping[str, Key]] = {}
-    given: frozenset[str]
-
-    def __init_subclass__(cls) -> None:
-        cls.keys = {name: value for name, value in vars(cls).items() if isinstance(value, Key)}
-
-    def __init__(self, values: Mapping[str, object], given: frozenset[str] = frozenset()) -> None:
-        vars(self).update({name: values[name] for name in self.keys}, given=given)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"{type(self).__name__}.{name}: a configuration does not change; load a new one")
-
-    def as_toml(self) -> dict[str, object]:
-        """The values as a file would say them."""
-        return {name: key.kind.write(getattr(self, name)) for name, key in self.keys.items()}
 
 
 def _account_kind(what: str, find: Callable[[str], Account | None], table: str) -> Kind[Account]:
@@ -125,6 +90,9 @@ class Relay(Section):
     user = key(USER, "1337", "who the relay runs as; the rules exempt this user, this group and the mark")
     group = key(GROUP, "1337", "the group that the relay runs as")
     workers = key(integer(0, 256), 0, "threads that move bytes; 0: one per CPU that this process may use")
+    element_workers = key(
+        integer(1, 64), 1, "threads for flows with elements, beside the others; none where there are no elements"
+    )
     max_flows = key(integer(1, 1_000_000), 50000, "flows at once; fewer where the limit on open files is lower", live=True)
     connect_timeout = key(duration("10ms", "1h"), "10s", "how long the origin may take to accept a connection", live=True)
     idle_timeout = key(duration("10ms", "8760h", zero="never"), "1h", "a flow ends when no byte moved for so long", live=True)
@@ -191,6 +159,45 @@ class Listener(Section):
     preserve_client = key(
         boolean(), False, "the origin sees the client's address instead of the relay's; works with tproxy, inbound or gateway"
     )
+
+
+class Element(Section):
+    """[[element]]: a Python class that sees the bytes of flows."""
+
+    name = key(
+        pattern("1 to 64 letters, digits, dots, dashes or underscores", r"[A-Za-z0-9._-]{1,64}"),
+        REQUIRED,
+        "what logs, metrics and access records call it",
+        live=True,
+    )
+    use = key(
+        pattern('"package.module:Class" or "./file.py:Class"', r"[^:]+:\w+"),
+        REQUIRED,
+        "the class; a path begins where this file is",
+        live=True,
+    )
+    listeners = key(
+        array(pattern("the name of a listener", r"[A-Za-z0-9._-]{1,64}"), "names of listeners", most=64),
+        [],
+        "whose flows it sees; empty: all. The elements of a listener are asked in the order in which they stand here",
+        live=True,
+    )
+    on_error = key(
+        choice("close", "pass"),
+        "close",
+        "what its exceptions do to a flow: end it (reason element_failed), or let it go on without this element",
+        live=True,
+    )
+    budget = key(
+        duration("1ms", "1h"),
+        "5ms",
+        "how long a call may take; what takes longer is counted, and delays the worker's other flows",
+        live=True,
+    )
+    max_held = key(size("1KiB", "1GiB"), "1MiB", "what HOLD may keep of one direction of a flow; more is an error", live=True)
+    max_output = key(size("64KiB", "1GiB"), "4MiB", "what one call may answer with; more is an error", live=True)
+    watch = key(boolean(), False, "load the code again when its files change, as a reload does", live=True)
+    options = key(anything_by_name(), {}, "what the class makes of them is told where it is documented", live=True)
 
 
 class Rules(Section):
@@ -307,7 +314,14 @@ class Admin(Section):
     )
 
 
-TABLES: Mapping[str, type[Section]] = {"relay": Relay, "listener": Listener, "rules": Rules, "log": Log, "admin": Admin}
+TABLES: Mapping[str, type[Section]] = {
+    "relay": Relay,
+    "listener": Listener,
+    "element": Element,
+    "rules": Rules,
+    "log": Log,
+    "admin": Admin,
+}
 
 DEFAULT_LISTENERS: tuple[Mapping[str, object], ...] = (
     {"name": "outbound", "direction": "outbound", "port": 15002},

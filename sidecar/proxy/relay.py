@@ -9,16 +9,16 @@ import os
 import signal
 import time
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from relaycore import Form
 from sidecar import __version__
-from sidecar.addresses import own_networks
 from sidecar.admin import Admin, Arguments, Page
 from sidecar.config import Config, Flags, load_config
-from sidecar.errors import FAILED, Problem, RelayError, reason
+from sidecar.errors import FAILED, Problem, RelayError
 from sidecar.loop import READABLE, Loop
-from sidecar.netlink import forget
 from sidecar.notify import notify, watchdog_seconds
+from sidecar.proxy.address_watch import AddressWatch
 from sidecar.proxy.facts import Facts
 from sidecar.proxy.settings import Changes, compare, engine_settings, with_live_keys
 from sidecar.proxy.signals import Signals
@@ -29,9 +29,11 @@ from sidecar.report.flows import MOST_ROWS, parse_query, select
 from sidecar.report.prometheus import CONTENT_TYPE
 from sidecar.report.records import MARKS
 
+if TYPE_CHECKING:
+    from sidecar.proxy.elements_at_work import ElementsAtWork
+
 RECORDS_AT_ONCE = 2048  # some milliseconds, between which probes and signals are served
 RECORDS_PAUSE_SECONDS = 0.02  # so that a wake-up finds a batch of records, not one
-ADDRESSES_PAUSE_SECONDS = 0.1  # a routing daemon may change thousands
 TITLE_SECONDS = 1.0
 JOIN_SECONDS = 5.0  # workers end within a batch; one that does not is a fault, and is told
 LAST_WORDS_SECONDS = 2.0  # how long the end waits for a slow reader of the log
@@ -51,6 +53,7 @@ class Relay:
         self._facts = Facts(started.engine, started.listeners)
         self._access_forms = self._spell_access()
         self._loop = Loop()
+        self._elements = self._elements_at_work()
         self._since = time.monotonic()
         self._title = ""
         self._cause = ""  # of the end: a signal's name or "admin"; "" while connections are taken
@@ -82,10 +85,12 @@ class Relay:
         self._report.start()
         self._report.record("info", "start", **start_fields(self._config, self._started))
         self._engine.start()
+        if self._elements:
+            self._elements.start(signals.fileno())
         probes = self._apply_rules()
         self._loop.watch(signals.fileno(), READABLE, lambda: self._on_signals(signals.take()))
         self._watch_engine()
-        self._watch_addresses()
+        AddressWatch(self._started.watcher, self._networks, self._loop, self._report, self._on_networks).start()
         self._started.rules.watch(self._loop)
         if self._started.companion:
             self._loop.watch(self._started.companion.fileno(), READABLE, self._on_companion)
@@ -141,24 +146,9 @@ class Relay:
         self._report.access_lines(lines)
         return len(lines) == RECORDS_AT_ONCE
 
-    def _watch_addresses(self) -> None:
-        self._loop.watch(self._started.watcher.fileno(), READABLE, self._on_addresses)
-
-    def _on_addresses(self) -> None:
-        self._loop.forget(self._started.watcher.fileno())
-        forget(self._started.watcher)
-        try:
-            networks = own_networks()
-        except OSError as error:
-            self._report.warn(
-                Problem("rtnetlink", "the addresses of this network namespace", reason(error), "the old ones hold")
-            )
-            networks = self._networks
-        if networks != self._networks:
-            self._networks = networks
-            self._configure_engine()
-            self._report.record("debug", "addresses", own_networks=networks)
-        self._loop.call_later(ADDRESSES_PAUSE_SECONDS, self._watch_addresses)
+    def _on_networks(self, networks: tuple[str, ...]) -> None:
+        self._networks = networks
+        self._configure_engine()
 
     def _apply_rules(self) -> list[str] | None:
         """Now that connections are taken: what came of the probes, a line each; None when the rules are not ours to apply.
@@ -229,6 +219,8 @@ class Relay:
         deadline = time.monotonic() + LAST_WORDS_SECONDS
         while self._record_finished():
             self._report.settle(deadline - time.monotonic())
+        if self._elements:
+            self._elements.tell()
         self._admin.close()
         if self._started.companion:
             self._started.companion.end()
@@ -250,10 +242,12 @@ class Relay:
         """Read the configuration again and apply what can be; RelayError, told and without effect, when it is not valid."""
         try:
             fresh = load_config(self._flags, self._environ)
+            changes = compare(self._config, fresh)
+            if self._elements:
+                changes.restart.extend(self._elements.reload(fresh))
         except RelayError as error:
             self._report.refuse("reload", error.problems)
             raise
-        changes = compare(self._config, fresh)
         if self._started.companion:  # the rules are those that it guards, until its relay is started again
             changes = changes._replace(restart=[*changes.restart, *changes.rules], rules=[])
         self._config = with_live_keys(self._config, fresh)
@@ -266,6 +260,14 @@ class Relay:
         if not self._started.companion:
             self._started.rules.expect(fresh)
         return changes
+
+    def _elements_at_work(self) -> "ElementsAtWork | None":
+        if not self._started.elements:
+            return None
+        from sidecar.proxy.elements_at_work import ElementsAtWork
+
+        listeners = [shown.listener for shown in self._started.listeners]
+        return ElementsAtWork(self._started.elements, self._engine, listeners, self._report, self._loop)
 
     def _spell_access(self) -> list[Form]:
         """Access records in the report's format: the engine fills in what it knows of each flow."""
@@ -286,6 +288,7 @@ class Relay:
             "limits": limits_of(self._config, self._started)._asdict(),
             **self._started.rules.fields(),
             **self._facts.stats(),
+            "elements": self._elements.stats() if self._elements else [],
             "log_records_dropped": self._report.dropped,
         }
 
@@ -313,7 +316,8 @@ class Relay:
             log_dropped=self._report.dropped,
             rules_work=self._started.rules.works,
         )
-        return Page(exposition(families), content_type=CONTENT_TYPE)
+        more = self._elements.families() if self._elements else []
+        return Page(exposition([*families, *more]), content_type=CONTENT_TYPE)
 
     def _readiness_page(self) -> Page:
         return Page("draining\n", 503) if self._cause else Page("ready\n")

@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 
 from relaycore import Settings
 from sidecar.config import Config
-from sidecar.config.schema import Section
+from sidecar.config.sections import Section
 
 BASE_DESCRIPTORS = 256  # log, admin and its clients, signals, netlink, the worker's own, and a few to spare
 DESCRIPTORS_PER_FLOW = 2
@@ -32,6 +32,11 @@ class Changes(NamedTuple):
 def worker_count(config: Config) -> int:
     """As configured, or one per CPU that this process may use."""
     return config.relay.workers or len(os.sched_getaffinity(0))
+
+
+def element_worker_count(config: Config) -> int:
+    """Workers for flows with elements; without elements none."""
+    return config.relay.element_workers if config.elements else 0
 
 
 def pipe_count(config: Config, workers: int) -> int:
@@ -65,7 +70,9 @@ def engine_settings(config: Config, access: bool, capacity: int, mark: int, own_
 
 def with_live_keys(running: Config, fresh: Config) -> Config:
     """The running configuration with what a reload can apply of a fresh one."""
-    return running._replace(relay=_merged(running.relay, fresh.relay), log=_merged(running.log, fresh.log))
+    return running._replace(
+        relay=_merged(running.relay, fresh.relay), log=_merged(running.log, fresh.log), elements=fresh.elements
+    )
 
 
 def _merged(running: S, fresh: S) -> S:
@@ -87,6 +94,10 @@ def compare(running: Config, fresh: Config) -> Changes:
         pairs += [(f"listener[{index}]", old, new) for index, (old, new) in enumerate(listeners)]
     else:
         changes.restart.append("listener")
+    if len(running.elements) == len(fresh.elements):
+        pairs += [(f"element[{index}]", *both) for index, both in enumerate(zip(running.elements, fresh.elements, strict=True))]
+    else:  # a relay that began without any has no workers for them
+        (changes.applied if running.elements else changes.restart).append("element")
     for table, old, new in pairs:
         for name, key in old.keys.items():
             if getattr(old, name) != getattr(new, name):

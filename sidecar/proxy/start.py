@@ -9,7 +9,7 @@ import importlib
 import os
 import socket
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from relaycore import BUILD, CAPTURES, DIRECTIONS, Address, Engine, Settings
 from sidecar import __version__
@@ -33,9 +33,12 @@ from sidecar.privileges import (
 from sidecar.proxy.companion import Companion
 from sidecar.proxy.facts import Limits, Shown
 from sidecar.proxy.rules_state import RulesState, begin
-from sidecar.proxy.settings import engine_settings, flow_capacity, pipe_count, worker_count
+from sidecar.proxy.settings import element_worker_count, engine_settings, flow_capacity, pipe_count, worker_count
 from sidecar.report import Fields, Report
 from sidecar.target import refuse_own_listener, resolve_target
+
+if TYPE_CHECKING:
+    from sidecar.proxy.elements import Elements
 
 # Imported while the interpreter's directory is readable for sure; at another user's start they are left until they are needed.
 LATER_IMPORTS = ("difflib", "setproctitle")
@@ -50,7 +53,7 @@ class Started(NamedTuple):
     capability: str  # the one that was kept; "": none
     mark: int
     target: Address | None  # of listeners with capture = "none"
-    workers: int
+    workers: int  # threads of both kinds
     listeners: list[Shown]
     sockets: Sockets
     rules: RulesState
@@ -59,6 +62,7 @@ class Started(NamedTuple):
     open_files: int
     capacity: int  # the most flows that open_files allows
     engine: Engine
+    elements: "Elements | None"
     companion: Companion | None  # of --with-rules
 
 
@@ -86,9 +90,12 @@ def start(config: Config, report: Report) -> Started:
     if identity.user.id == 0:
         report.warn(Problem(config.where("relay.user"), "a user of the relay's own", "root", "its faults would be root's"))
     capability, mark = _capability(config, report)
-    workers = worker_count(config)
+    plain, for_elements = worker_count(config), element_worker_count(config)
+    workers = plain + for_elements
     # A listener that root made keeps root's uid: its group could not be joined later, and rules could not tell whose it is.
-    bound = open_listeners(config, workers, inherited, report.warn)
+    bound = open_listeners(
+        config, lambda listener: for_elements if config.elements_of(listener) else plain, inherited, report.warn
+    )
     shown = [Shown(listener.listener, listener.port, listener.addresses) for listener in bound]
     sockets = open_sockets(config, report.warn)
     confine(capability)
@@ -101,8 +108,10 @@ def start(config: Config, report: Report) -> Started:
     capacity = flow_capacity(open_files, sum(len(listener.sockets) for listener in bound), pipes)
     _warn_of_few_files(config, open_files, capacity, report)
     settings = engine_settings(config, report.access, capacity, mark, networks)
-    engine = _engine(config, settings, workers, pipes, capacity)
-    _hand_over(engine, bound, target)
+    # As the user that the relay is, without privileges: it is other people's code.
+    elements = _elements(config, mark) if config.elements else None
+    engine = _engine(config, settings, plain, pipes, capacity)
+    _hand_over(engine, bound, target, elements)
     return Started(
         identity=identity,
         capability=capability,
@@ -117,6 +126,7 @@ def start(config: Config, report: Report) -> Started:
         open_files=open_files,
         capacity=capacity,
         engine=engine,
+        elements=elements,
         companion=companion,
     )
 
@@ -145,7 +155,9 @@ def start_fields(config: Config, started: Started) -> Fields:
         ],
         "admin": {name: _address(sock) for name, sock in started.sockets._asdict().items()},
         "target": str(Endpoint(*started.target)) if started.target else None,
-        "workers": started.workers,
+        "workers": started.workers - element_worker_count(config),
+        "element_workers": element_worker_count(config),
+        "elements": started.elements.names if started.elements else [],
         "max_flows": limits.flows,
         "open_files": limits.open_files,
         "pipes": limits.pipes,
@@ -195,6 +207,7 @@ def _engine(config: Config, settings: Settings, workers: int, pipes: int, capaci
         return Engine(
             settings,
             workers=workers,
+            element_workers=element_worker_count(config),
             max_pipes=pipes,
             max_pending_bytes=config.relay.max_pending,
             table_flows=capacity,
@@ -204,7 +217,13 @@ def _engine(config: Config, settings: Settings, workers: int, pipes: int, capaci
         raise RelayError(Problem("engine", "memory and descriptors", str(error) or "no memory", step)) from None
 
 
-def _hand_over(engine: Engine, bound: Sequence[Bound], target: Address | None) -> None:
+def _elements(config: Config, mark: int) -> "Elements":
+    from sidecar.proxy.elements import Elements  # its imports take milliseconds that only those pay who have elements
+
+    return Elements(config, mark)
+
+
+def _hand_over(engine: Engine, bound: Sequence[Bound], target: Address | None, elements: "Elements | None") -> None:
     for sockets in bound:
         listener = sockets.listener
         try:
@@ -215,6 +234,8 @@ def _hand_over(engine: Engine, bound: Sequence[Bound], target: Address | None) -
                 port=sockets.port,
                 target=target if listener.capture == "none" else None,
                 preserve_client=listener.preserve_client,
+                name=listener.name,
+                elements=elements.uses(listener) if elements else None,
             )
         except (OSError, ValueError) as error:
             raise RelayError(Problem(f"listener {listener.name}", "its sockets to be taken", str(error))) from None

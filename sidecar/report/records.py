@@ -65,6 +65,8 @@ class Form(NamedTuple):
     pieces: Sequence[bytes]
     null: bytes
     quote: bytes
+    before: bytes  # members of a JSON object that come after all else
+    after: bytes
 
 
 class Spelling(NamedTuple):
@@ -73,10 +75,12 @@ class Spelling(NamedTuple):
     line: Callable[[int, str, str, Fields], str]
     null: bytes
     quote: bytes
+    before: bytes
+    after: bytes
 
 
-TEXT: Final = Spelling(text_line, null=b"-", quote=b"")
-JSON: Final = Spelling(json_line, null=b"null", quote=b'"')
+TEXT: Final = Spelling(text_line, null=b"-", quote=b"", before=b" elements={", after=b"}")
+JSON: Final = Spelling(json_line, null=b"null", quote=b'"', before=b", ", after=b"")
 # Both formats show them as they are, and the plus sign is in no name of a listener.
 MARKS: Final = tuple(float(f"1e+{100 + number}") for number in range(10))
 
@@ -119,7 +123,8 @@ class Report:
         for mark in (timestamp(0), *map(str, MARKS)):
             piece, _, line = line.partition(mark)
             pieces.append(piece.encode())
-        return Form((*pieces, line.encode()), null=self._spelling.null, quote=self._spelling.quote)
+        spelling = self._spelling
+        return Form((*pieces, line.encode()), spelling.null, spelling.quote, spelling.before, spelling.after)
 
     def access_lines(self, lines: Iterable[bytes]) -> None:
         """Access records that were spelt by such a form."""

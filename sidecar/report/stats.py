@@ -10,10 +10,11 @@ from sidecar.report.tables import aligned, human_bytes, human_time
 
 HEADINGS = ("LISTENER", "DIRECTION", "CAPTURE", "ADDRESSES", "OPENED", "SENT", "RECEIVED", "CLOSED")
 FIGURES = ("OPENED", "SENT", "RECEIVED")
+ELEMENT_HEADINGS = ("ELEMENT", "CALLS", "IN", "OUT", "TIME", "ERRORS", "OVERRUNS", "RELEASES", "REFUSALS", "STUCK")
 
 
 def page(stats: Mapping[str, Any]) -> str:
-    """State, listeners, then every counter that is not zero."""
+    """State, listeners, elements, then every counter that is not zero."""
     limits = stats["limits"]
     uptime = human_time(int(stats["uptime_s"] * 1000))
     lines = [
@@ -23,6 +24,11 @@ def page(stats: Mapping[str, Any]) -> str:
         "",
         aligned(HEADINGS, [_cells(listener) for listener in stats["listeners"]], FIGURES),
     ]
+    if stats["elements"]:
+        lines += [
+            "",
+            aligned(ELEMENT_HEADINGS, [_element_cells(element) for element in stats["elements"]], ELEMENT_HEADINGS[1:]),
+        ]
     counts = [
         *((name, count) for name, count in stats["counters"].items()),
         *((f"dial error {name}", count) for name, count in stats["dial_errors"].items()),
@@ -38,6 +44,17 @@ def _rules(stats: Mapping[str, Any]) -> str:
     """ "rules: changed by nft (pid 12): inet relay_sidecar: other rules than were applied"."""
     by = f" by {stats['rules_by']}" if stats["rules_by"] and stats["rules"] != "ok" else ""
     return f"rules: {stats['rules']}{by}{': ' + stats['rules_detail'] if stats['rules_detail'] else ''}"
+
+
+def _element_cells(element: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        element["name"],
+        str(element["calls"]),
+        human_bytes(element["bytes_in"]),
+        human_bytes(element["bytes_out"]),
+        human_time(element["time_ms"]),
+        *(str(element[name]) for name in ("errors", "overruns", "releases", "refusals", "stuck")),
+    )
 
 
 def _cells(listener: Mapping[str, Any]) -> tuple[str, ...]:

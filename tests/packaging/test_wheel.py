@@ -22,6 +22,7 @@ from tests.support.toml import to_toml
 from tests.support.traffic import MIB, Stream, exchange
 
 WHEELS = ("wheel", "wheel_of_sdist")
+EXTENSIONS = list((ROOT / "relaycore").glob("*.pyx"))
 
 
 @pytest.fixture(scope="module", params=WHEELS)
@@ -56,23 +57,26 @@ def test_the_wheel_holds_the_two_packages_and_nothing_else(package: Package) -> 
         str(path.relative_to(package.tree))
         for folder in ("relaycore", "sidecar")
         for path in (package.tree / folder).rglob("*")
-        if path.suffix in (".py", ".pyi", ".pxd") or path.name == "py.typed"
+        if path.suffix in (".py", ".pyi", ".pxd", ".h") or path.name == "py.typed"
     }
-    (engine,) = found - sources
-    assert engine.startswith("relaycore/_engine.")
-    assert engine.endswith(".so")
-    assert found == sources | {engine}
-    assert {"relaycore/py.typed", "sidecar/py.typed", "relaycore/_engine.pyi"} <= found
+    built = found - sources
+    assert {name.partition(".")[0] for name in built} == {str(path.relative_to(ROOT).with_suffix("")) for path in EXTENSIONS}
+    assert all(name.endswith(".so") for name in built)
+    assert found == sources | built
+    assert {"relaycore/include/relay_element.h", "relaycore/py.typed", "sidecar/py.typed", "relaycore/_engine.pyi"} <= found
     assert {name.rpartition("/")[2] for name in names - found} >= {"LICENSE", "METADATA", "entry_points.txt"}
 
 
 def test_the_source_distribution_holds_what_builds_and_deploys(package: Package) -> None:
     """Whoever builds from source, as distributions do, would lack a file."""
     names = names_of_sdist(package)
-    tree = {str(path.relative_to(ROOT)) for folder in ("deploy", "etc", "docs") for path in (ROOT / folder).rglob("*.*")}
+    tree = {
+        str(path.relative_to(ROOT)) for folder in ("deploy", "etc", "docs", "examples") for path in (ROOT / folder).rglob("*.*")
+    }
     assert tree - names == set()
     assert {"LICENSE", "README.md", "setup.py", "pyproject.toml", "relaycore/_engine.pyx"} <= names
-    assert [name for name in names if name.endswith((".c", ".so", ".pyc")) or name.startswith(("tests/", "build/"))] == []
+    generated = [name for name in names if name.endswith((".c", ".so", ".pyc")) and name != "examples/compiled/passthrough.c"]
+    assert generated + [name for name in names if name.startswith(("tests/", "build/"))] == []
 
 
 def test_the_source_distribution_builds_to_the_same(package: Package, tmp_path: Path) -> None:
@@ -80,19 +84,17 @@ def test_the_source_distribution_builds_to_the_same(package: Package, tmp_path: 
     of_tree, of_sdist = names_in(package.wheel), names_in(package.wheel_of_sdist)
     assert package.wheel.name == package.wheel_of_sdist.name
     assert of_tree.keys() == of_sdist.keys()
-    (engine,) = (name for name in of_tree if name.endswith(".so"))
-    record = next(name for name in of_tree if name.endswith("/RECORD"))  # has the engine's checksum
-    assert {name for name in of_tree if of_tree[name] != of_sdist[name]} <= {engine, record}
-    code = [
-        code_of(wheel, engine, tmp_path / str(number)) for number, wheel in enumerate((package.wheel, package.wheel_of_sdist))
-    ]
-    assert code[0] == code[1]
+    built = {name for name in of_tree if name.endswith(".so")}
+    record = next(name for name in of_tree if name.endswith("/RECORD"))  # has their checksums
+    assert {name for name in of_tree if of_tree[name] != of_sdist[name]} <= built | {record}
+    for name in built:
+        assert code_of(package.wheel, name, tmp_path / "1") == code_of(package.wheel_of_sdist, name, tmp_path / "2")
 
 
-def code_of(wheel: Path, engine: str, folder: Path) -> bytes:
-    """The engine without where it was built, which its debugging information and so its id tell."""
+def code_of(wheel: Path, extension: str, folder: Path) -> bytes:
+    """An extension without where it was built, which its debugging information and so its id tell."""
     with zipfile.ZipFile(wheel) as archive:
-        file = archive.extract(engine, folder)
+        file = archive.extract(extension, folder)
     run("strip", "--strip-debug", "--remove-section=.note.gnu.build-id", file, folder=folder)
     return Path(file).read_bytes()
 

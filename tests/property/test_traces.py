@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from relaycore.element import RELEASE, Answer, Element
 from tests.property.traces import Saw, Step, run_script
 from tests.support.bench import Bench
 
@@ -21,10 +22,37 @@ TUNINGS = {
 }
 
 
-@pytest.fixture(scope="module", params=TUNINGS)
+class Pass(Element):
+    def request(self, data: bytes) -> Answer:
+        return data
+
+    def response(self, data: bytes) -> Answer:
+        return bytearray(data)  # another object: it cannot be sent from where it was read
+
+
+class Once(Element):
+    """Released after its first piece, wherever that came from."""
+
+    def request(self, data: bytes) -> Answer:
+        return RELEASE
+
+    def response(self, data: bytes) -> Answer:
+        return RELEASE
+
+
+# Elements that leave the stream as it is, so that it must not show that they are there.
+CHAINS: dict[str, list[type[Element]]] = {
+    "": [],
+    "two elements": [Pass, Pass],
+    "released": [Once],
+}
+
+
+@pytest.fixture(scope="module", params=[(tuning, chain) for chain in CHAINS for tuning in TUNINGS], ids=str)
 def pair(request: pytest.FixtureRequest) -> Iterator[tuple[Bench, list[int]]]:
-    tuning, sizes = TUNINGS[request.param]
-    with Bench(tuning) as bench:
+    name, chain = request.param
+    tuning, sizes = TUNINGS[name]
+    with Bench(tuning, elements=CHAINS[chain]) as bench:
         yield bench, sizes
 
 

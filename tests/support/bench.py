@@ -5,9 +5,12 @@ Owns: the engine and both sockets. Never: a privilege, a rule, a process.
 
 import select
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 from relaycore import Engine, Record, Settings
+from relaycore._use import Use
+from relaycore.element import Element
 from tests.support.clock import DEADLINE
 
 SETTINGS = Settings(
@@ -26,19 +29,46 @@ SETTINGS = Settings(
 OUTBOUND, UNCAPTURED = 0, 2
 
 
+def used(number: int, kind: type[Element]) -> Use:
+    """An element as the engine takes it."""
+    return Use(
+        number,
+        kind.__name__,
+        kind,
+        None,
+        None,
+        passes_errors=False,
+        budget_ns=1_000_000_000,
+        max_held=1 << 20,
+        max_output=4 << 20,
+    )
+
+
 class Bench:
     """An engine in front of an origin, and the two ways to connect a client with that origin."""
 
-    def __init__(self, tuning: dict[str, int] | None = None, *, start: bool = True, **settings: Any) -> None:
+    def __init__(
+        self,
+        tuning: dict[str, int] | None = None,
+        *,
+        start: bool = True,
+        elements: Sequence[type[Element]] = (),
+        **settings: Any,
+    ) -> None:
         self.origin = socket.create_server(("127.0.0.1", 0), backlog=128)
         listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         listener.setblocking(False)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
         self.door = listener.getsockname()
         self.listener = listener.dup()  # as whoever hands sockets over keeps it
-        self.engine = Engine(SETTINGS._replace(**settings), workers=1, **(tuning or {}))
+        self.engine = Engine(SETTINGS._replace(**settings), workers=1, element_workers=bool(elements), **(tuning or {}))
         self.engine.add_listener(
-            [listener.detach()], direction=OUTBOUND, capture=UNCAPTURED, port=self.door[1], target=self.origin.getsockname()
+            [listener.detach()],
+            direction=OUTBOUND,
+            capture=UNCAPTURED,
+            port=self.door[1],
+            target=self.origin.getsockname(),
+            elements=[used(number, kind) for number, kind in enumerate(elements)] if elements else None,
         )
         if start:
             self.engine.start()

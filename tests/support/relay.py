@@ -67,6 +67,8 @@ class Relay:
         environment: Mapping[str, str] | None = None,
         stdout: int | IO[bytes] = subprocess.PIPE,
         pass_fds: Sequence[int] = (),
+        elements: Sequence[Table] = (),
+        code: str = "",
     ) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="relay-"))
         # The relay's own user reads the configuration again at SIGHUP, and makes the directory of its admin socket.
@@ -81,6 +83,10 @@ class Relay:
         for name, table in (tables or {}).items():
             self.config[name] = {**self.config.get(name, {}), **table}
         self.config["listener"] = list(listeners)
+        if elements:
+            self.config["element"] = list(elements)
+        self.code_path = self.directory / "code.py"
+        self.code_path.write_text(code)
         self.write_config(to_toml(self.config))
         self.process = place.popen(
             [*launcher, *PROGRAM, "--config", str(self.config_path), *arguments],
@@ -107,6 +113,12 @@ class Relay:
     def write_config(self, text: str) -> None:
         """What the next SIGHUP finds."""
         self.config_path.write_text(text)
+
+    def write_code(self, text: str) -> None:
+        """What elements are loaded from next: `use = "./code.py:Class"`. In one step, so that nobody reads half of it."""
+        fresh = self.code_path.with_suffix(".new")
+        fresh.write_text(text)
+        fresh.replace(self.code_path)
 
     # What it says.
 

@@ -5,7 +5,7 @@ connections are redirected, tproxied or sent to a fixed target.
 Never: a scenario.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -86,15 +86,18 @@ def _running(way: Way, relay: Relay, path: Path, network: Network | None) -> Ite
 
 
 @contextmanager
-def looped(family: int = V4, settings: Settings | None = None, **process: Any) -> Iterator[World]:
-    """A relay on loopback with a fixed target: no privilege, no rules."""
+def looped(
+    family: int = V4, settings: Settings | None = None, *, beside: Sequence[str] = (), **process: Any
+) -> Iterator[World]:
+    """A relay on loopback with a fixed target: no privilege, no rules. `beside` names listeners that are like its one."""
     here = Place()
     way = Way(capture="none", family=family)
     host = LOOPBACK[family]
     path = Path(here, here, family, host, (host, 0))
-    listener = {"name": "loop", "direction": "outbound", "port": 0, "capture": "none", "address": host}
+    listener: dict[str, Any] = {"name": "loop", "direction": "outbound", "port": 0, "capture": "none", "address": host}
     tables = _merged({"relay": {"target": text_of(path.origin)}}, settings or {})
-    relay = Relay(here, [{**listener, **tables.pop("listener", {})}], tables, **process)
+    listener |= tables.pop("listener", {})
+    relay = Relay(here, [listener, *({**listener, "name": name} for name in beside)], tables, **process)
     with _running(way, relay, path, None) as world:
         yield world
 

@@ -26,8 +26,8 @@ from relaycore._wheel cimport (
 )
 from relaycore._worker cimport bulk_share
 
-STATES = ("OPEN", "DRAINING", "SHUT", "RESETTING")
-EVENTS = ("SOURCE_EOF", "SOURCE_RESET", "EMPTIED", "SINK_BROKEN", "ACKNOWLEDGED", "DEADLINE")
+STATES = ("OPEN", "DRAINING", "SHUT", "RESETTING", "WAITING")
+EVENTS = ("SOURCE_EOF", "SOURCE_RESET", "EMPTIED", "SINK_BROKEN", "ACKNOWLEDGED", "DEADLINE", "TAKEN", "ANSWERED")
 RELAY = NO_REASON
 TICK_NS = 1 << TICK_BITS
 HORIZON_NS = <uint64_t>(WHEEL_SLOTS - COARSE_TICKS) << TICK_BITS
@@ -238,7 +238,8 @@ def share_of_bulk(uint32_t turn_bytes, uint64_t begun_ns, uint64_t now_ns, uint6
 
 
 def line(object given, uint64_t flow, str client_host, int client_port, object origin, uint64_t sent, uint64_t received,
-         uint64_t started_ns, uint64_t connected_ns, uint64_t ended_ns, uint64_t to_wall_ns, bytes lane, bytes reason, object error):
+         uint64_t started_ns, uint64_t connected_ns, uint64_t ended_ns, uint64_t to_wall_ns, bytes lane, bytes reason, object error,
+         object words=None):
     """A finished flow as a line of this form, and the same again with what the first has left of the second."""
     cdef Form form
     cdef Finished finished
@@ -258,6 +259,7 @@ def line(object given, uint64_t flow, str client_host, int client_port, object o
     finished.started_ns = started_ns
     finished.connected_ns = connected_ns
     finished.ended_ns = ended_ns
+    finished.words = NULL if words is None else <char*><bytes>words
     if error is not None:
         cause = <bytes>error
     found = []

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from relaycore import REASONS
+from relaycore._use import TALLIES
 from sidecar import errors
 from sidecar.cli import INTERRUPTED, make_parser
 from sidecar.config import Flags, load_config
-from sidecar.proxy import rules_state, signals
+from sidecar.proxy import elements_at_work, rules_state, signals
 from sidecar.proxy.facts import Facts, Limits, Shown
 from sidecar.proxy.settings import Changes
 from sidecar.report import Family
@@ -188,7 +189,8 @@ def families() -> list[Family]:
     """Every metric, as /metrics would show it."""
     shown = [Shown(listener, listener.port, []) for listener in load_config(Flags(), {}).listeners]
     facts = Facts(Engine(), shown)  # type: ignore[arg-type]
-    return facts.families(ready=True, limits=Limits(1, 2, 3, 4), log_dropped=0, rules_work=True)
+    relay = facts.families(ready=True, limits=Limits(1, 2, 3, 4), log_dropped=0, rules_work=True)
+    return [*relay, *elements_at_work.families({"one": dict.fromkeys(TALLIES, 1)})]
 
 
 # Both, compared.

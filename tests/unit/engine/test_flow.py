@@ -24,6 +24,9 @@ TABLE = {
     ("RESETTING", "ACKNOWLEDGED", False, True): ("SHUT", set()),
     ("RESETTING", "ACKNOWLEDGED", True, False): ("RESETTING", set()),
     ("RESETTING", "ACKNOWLEDGED", True, True): ("RESETTING", set()),
+    # Elements are asked while nothing else of the half is on its way; until they answer it does not read on.
+    ("OPEN", "TAKEN", False, False): ("WAITING", set()),
+    ("OPEN", "TAKEN", False, True): ("WAITING", set()),
 }
 for state, pending, error in product(_probe.STATES, (False, True), (False, True)):
     # A sink that is gone ends the half, whatever it was about to do.
@@ -32,8 +35,10 @@ for state, pending, error in product(_probe.STATES, (False, True), (False, True)
     TABLE[state, "SOURCE_RESET", pending, error] = (
         ("SHUT", set() if state == "SHUT" else {"discard"}) if error else ("RESETTING", set())
     )
-    if state in ("OPEN", "RESETTING"):
+    if state in ("OPEN", "RESETTING", "WAITING"):
         TABLE[state, "EMPTIED", pending, error] = (state, set())
+    if state == "WAITING":
+        TABLE[state, "ANSWERED", pending, error] = ("OPEN", set())
     if state == "RESETTING":
         TABLE[state, "DEADLINE", pending, error] = ("SHUT", {"discard"})
 

@@ -24,7 +24,7 @@ def form(spelling: Spelling) -> Form:
     for mark in (timestamp(0), *map(str, MARKS)):
         piece, _, line = line.partition(mark)
         pieces.append(piece.encode())
-    return Form((*pieces, line.encode()), spelling.null, spelling.quote)
+    return Form((*pieces, line.encode()), spelling.null, spelling.quote, spelling.before, spelling.after)
 
 
 def spelt(address: tuple[str, int]) -> str:
@@ -87,13 +87,39 @@ def test_milliseconds_have_no_more_digits_than_they_need(ns: int, words: str) ->
     )
 
 
+def test_what_elements_said_comes_last() -> None:
+    """A label would be lost, or the record be no JSON any more."""
+    values = (
+        1,
+        "10.0.0.1",
+        2,
+        None,
+        0,
+        0,
+        1,
+        0,
+        2,
+        0,
+        b"element",
+        b"rejected",
+        None,
+        b'"element": "x", "labels": {"sni": "a"}',
+    )
+    record = json.loads(_probe.line(form(JSON), *values))
+    assert list(record)[-3:] == ["error", "element", "labels"]
+    assert record["labels"] == {"sni": "a"}
+    text = _probe.line(form(TEXT), *values).decode()
+    assert text.endswith(' error=- elements={"element": "x", "labels": {"sni": "a"}}\n')
+
+
 @pytest.mark.parametrize(
     "spoilt",
     [
-        Form((b"",) * 11, b"", b""),
-        Form((b"x" * 4000, *(b"",) * 11), b"", b""),
-        Form((b"",) * 12, b"x" * 9, b""),
-        Form((b"",) * 12, b"", b"''"),
+        Form((b"",) * 11, b"", b"", b"", b""),
+        Form((b"x" * 4000, *(b"",) * 11), b"", b"", b"", b""),
+        Form((b"",) * 12, b"", b"", b"x" * 2000, b"x" * 2000),
+        Form((b"",) * 12, b"x" * 9, b"", b"", b""),
+        Form((b"",) * 12, b"", b"''", b"", b""),
     ],
 )
 def test_a_form_that_would_leave_no_room_is_refused(spoilt: Form) -> None:

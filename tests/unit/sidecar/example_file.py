@@ -8,9 +8,11 @@ import sys
 import textwrap
 from collections.abc import Iterator, Mapping
 
-from sidecar.config.schema import DEFAULT_LISTENERS, REQUIRED, TABLES, Key, Section
+from sidecar.config.schema import DEFAULT_LISTENERS, TABLES
+from sidecar.config.sections import REQUIRED, Key, Section
 
 WIDTH = 110
+SHOWN_ELEMENT = {"name": "shout", "use": "./shout.py:Shout"}
 HEAD = """\
 # relay-sidecar: every key, with its meaning, what it may be, and its default. A file needs only what it changes.
 # Keys not named here are refused. Durations are written as "1h30m", "10s" or "250ms", sizes as "64MiB".
@@ -39,17 +41,28 @@ def table(heading: str, section: type[Section], values: Mapping[str, object]) ->
         yield from ("", *commented(name, key, values.get(name, key.default)))
 
 
+def listeners() -> Iterator[str]:
+    """The two that there are without a file."""
+    first, *others = DEFAULT_LISTENERS
+    yield from (*table("[[listener]]", TABLES["listener"], first), "")
+    for listener in others:
+        yield from ("[[listener]]", *(f"{key} = {written(key, value)}" for key, value in listener.items()), "")
+
+
+def elements() -> Iterator[str]:
+    """There are none: one is shown that would be."""
+    yield from ("# An element: a Python class that sees the bytes of flows. There is none unless one is named, as here:", "#")
+    for line in (*table("[[element]]", TABLES["element"], SHOWN_ELEMENT), ""):
+        yield f"# {line}".rstrip() if line else "#"
+    yield ""
+
+
 def example() -> str:
     """The whole file."""
     lines = [HEAD]
     for name, section in TABLES.items():
-        if name != "listener":
-            lines += [*table(f"[{name}]", section, {}), ""]
-            continue
-        first, *others = DEFAULT_LISTENERS
-        lines += [*table("[[listener]]", section, first), ""]
-        for listener in others:
-            lines += ["[[listener]]", *(f"{key} = {written(key, value)}" for key, value in listener.items()), ""]
+        special = {"listener": listeners, "element": elements}.get(name)
+        lines += special() if special else [*table(f"[{name}]", section, {}), ""]
     return "\n".join(lines)
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import tomli
 
 from sidecar.config import Flags, load_config
-from sidecar.config.schema import DEFAULT_LISTENERS, REQUIRED, TABLES
+from sidecar.config.schema import DEFAULT_LISTENERS, TABLES
+from sidecar.config.sections import REQUIRED
 from tests.unit.sidecar.conftest import WriteConfig
-from tests.unit.sidecar.example_file import example
+from tests.unit.sidecar.example_file import SHOWN_ELEMENT, example
 
 FILE = Path(__file__).parents[3] / "etc" / "relay.toml"
 
@@ -20,14 +21,16 @@ def test_the_example_is_what_the_schema_says() -> None:
 
 def test_every_key_and_default_of_the_schema_is_in_the_file() -> None:
     """A key could only be found in the source."""
-    tables = tomli.loads(FILE.read_text())
+    shown = re.sub(r"^# (?=\[\[element\]\]|[a-z_]+ = )", "", FILE.read_text(), flags=re.M)
+    tables = tomli.loads(shown)
     assert list(tables) == list(TABLES)
     for name, section in TABLES.items():
-        table = tables[name][0] if name == "listener" else tables[name]
+        table = tables[name][0] if name in ("listener", "element") else tables[name]
         assert list(table) == list(section.keys)
         for key in section.keys:
             default = section.keys[key].default
-            assert table[key] == (DEFAULT_LISTENERS[0][key] if default is REQUIRED else default)
+            required = DEFAULT_LISTENERS[0] if name == "listener" else SHOWN_ELEMENT
+            assert table[key] == (required[key] if default is REQUIRED else default)
 
 
 def test_the_file_changes_nothing(write_config: WriteConfig) -> None:

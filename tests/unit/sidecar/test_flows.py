@@ -123,6 +123,13 @@ def test_the_stats_page_shows_what_counts() -> None:
         "listeners": [
             {**listener, "opened": 5, "bytes_sent": 1024, "bytes_received": 0, "closed": {"finished": 2, "refused": 1}}
         ],
+        "elements": [
+            {
+                "name": "shout",
+                **{"calls": 7, "bytes_in": 10, "bytes_out": 2048, "errors": 1, "overruns": 0, "releases": 2, "refusals": 3},
+                **{"stuck": 0, "gil_held": 0, "time_ms": 12},
+            }
+        ],
         "counters": {"accept_pauses": 0, "files_limited": 12},
         "dial_errors": {"ECONNREFUSED": 1},
         "log_records_dropped": 3,
@@ -134,6 +141,9 @@ def test_the_stats_page_shows_what_counts() -> None:
         "",
         "LISTENER  DIRECTION  CAPTURE   ADDRESSES          OPENED     SENT  RECEIVED  CLOSED",
         "in        inbound    redirect  0.0.0.0:1, [::]:1       5  1.0 KiB       0 B  finished 2, refused 1",
+        "",
+        "ELEMENT  CALLS    IN      OUT  TIME  ERRORS  OVERRUNS  RELEASES  REFUSALS  STUCK",
+        "shout        7  10 B  2.0 KiB  12ms       1         0         2         3      0",
         "",
         "COUNTER                  COUNT",
         "files_limited               12",

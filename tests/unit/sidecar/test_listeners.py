@@ -24,7 +24,7 @@ def opened(
 ) -> Iterator[tuple[list[Bound], list[str]]]:
     """The listeners, closed at the end, and the warnings."""
     warnings: list[Problem] = []
-    bound = open_listeners(config, workers, inherited or [], warnings.append)
+    bound = open_listeners(config, lambda _: workers, inherited or [], warnings.append)
     try:
         yield bound, [str(warning) for warning in warnings]
     finally:
@@ -36,7 +36,7 @@ def opened(
 def refused(config: Config) -> list[str]:
     before = len(list(Path("/proc/self/fd").iterdir()))
     with pytest.raises(RelayError) as caught:
-        open_listeners(config, 2, [], lambda _: None)
+        open_listeners(config, lambda _: 2, [], lambda _: None)
     assert len(list(Path("/proc/self/fd").iterdir())) == before, "a socket stayed open"
     return str(caught.value).splitlines()
 
@@ -186,7 +186,7 @@ def test_inherited_sockets_of_two_ports_are_no_listener(load: Load) -> None:
     """Loop protection knows one port per listener: connections to the other would not be recognised."""
     passed = [Inherited("one", socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
     with pytest.raises(RelayError, match="expected one port for listener one"):
-        open_listeners(load(ONE.format(port=0)), 2, passed, lambda _: None)
+        open_listeners(load(ONE.format(port=0)), lambda _: 2, passed, lambda _: None)
 
 
 def test_free_ports_that_clash_are_tried_again(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from relaycore import Form
 from sidecar.admin import Sockets
 from sidecar.config import Flags, load_config
 from sidecar.privileges import Identity
+from sidecar.proxy import address_watch
 from sidecar.proxy import relay as module
 from sidecar.proxy.facts import Shown
 from sidecar.proxy.relay import RECORDS_AT_ONCE, Relay
@@ -132,6 +133,7 @@ class Run:
                 open_files=1000,
                 capacity=300,
                 engine=self.engine,  # type: ignore[arg-type]
+                elements=None,
                 companion=None,
             )
             status = Relay(started, config, Flags(), {}, report).run(signals)  # type: ignore[arg-type]
@@ -213,8 +215,8 @@ def test_changed_addresses_reach_the_engine(run: Run, monkeypatch: pytest.Monkey
         signals.send(signal.SIGTERM)
         return answer
 
-    monkeypatch.setattr(module, "own_networks", dump)
-    monkeypatch.setattr(module, "ADDRESSES_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(address_watch, "own_networks", dump)
+    monkeypatch.setattr(address_watch, "PAUSE_SECONDS", 0.001)
     run.watched.send(b"change")
     assert run(signals) == 0
     assert [settings.own_networks for settings in run.engine.settings] == [("10.0.0.1/32",)]

@@ -1,0 +1,1 @@
+"""The elements of one flow: nothing of it is Python's to call."""
