@@ -1,12 +1,16 @@
 """A transparent relay as somebody would write it who has Python and an afternoon: asyncio's streams, nothing else.
 
-Owns: a peer of the benchmarks, `python -m benchmarks.asyncio_relay PORT`. TPROXY rules bring connections to the port.
+Owns: a peer of the benchmarks, `python -m benchmarks.asyncio_relay PORT [ELEMENT]`. TPROXY rules bring connections to the port.
+An element of benchmarks.pass_through is asked about each piece that was read.
 Never here: a trick. It is plain on purpose, and it is honest: bytes and half-closes pass, a slow reader slows the writer down.
 """
 
 import asyncio
+import functools
 import socket
 import sys
+from collections.abc import Callable
+from typing import Any
 
 CHUNK = 1 << 16
 BACKLOG = 4096
@@ -23,15 +27,15 @@ def listener(port: int) -> socket.socket:
     return sock
 
 
-async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ask: Callable[[bytes], Any] | None) -> None:
     """One direction, to its end."""
     while data := await reader.read(CHUNK):
-        writer.write(data)
+        writer.write(ask(data) if ask else data)
         await writer.drain()
     writer.write_eof()
 
 
-async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def relay(kind: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """One connection: under TPROXY its own address is where the client meant to go."""
     host, port = writer.get_extra_info("sockname")
     try:
@@ -40,8 +44,11 @@ async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         writer.transport.abort()
         return
     origin_reader, origin_writer = origin
+    element = kind and kind(None, None)
     try:
-        await asyncio.gather(copy(reader, origin_writer), copy(origin_reader, writer))
+        await asyncio.gather(
+            copy(reader, origin_writer, element and element.request), copy(origin_reader, writer, element and element.response)
+        )
     except OSError:  # one side was reset: both end, and with them the other direction
         writer.transport.abort()
         origin_writer.transport.abort()
@@ -50,10 +57,18 @@ async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         origin_writer.close()
 
 
-async def main(port: int) -> None:
-    server = await asyncio.start_server(relay, sock=listener(port), backlog=BACKLOG)
+def element_class(name: str) -> Any:
+    """Its imports are no part of the plain relay."""
+    from benchmarks import pass_through
+
+    return getattr(pass_through, name)
+
+
+async def main(port: int, element: str = "") -> None:
+    answer = functools.partial(relay, element_class(element) if element else None)
+    server = await asyncio.start_server(answer, sock=listener(port), backlog=BACKLOG)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1])))
+    asyncio.run(main(int(sys.argv[1]), *sys.argv[2:]))

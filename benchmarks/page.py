@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks import readme
-from benchmarks.bars import HIGHER_IS_BETTER, OURS, OURS_2, is_ours
+from benchmarks.bars import ASYNCIO_ELEMENT, HIGHER_IS_BETTER, OURS, OURS_2, OURS_ELEMENT, is_ours
 from benchmarks.curves import AXES, FLAT_WITHIN, steepness
 from benchmarks.curves import judge as flatness
 from benchmarks.plots import drawn, families, is_drawn
@@ -78,7 +78,8 @@ _MEASURED = """\
   while slows all of them.
 - Three network namespaces on two veth pairs: client, gateway, server. Every relay gets its connections by the same TPROXY
   rules, `relay-sidecar-notrack` without conntrack; `direct` is no relay at all. `engine` is our loop with the same
-  configuration, and no Python beside it.
+  configuration, and no Python beside it. `-element` asks an element in Python about every piece, which passes it on as it is;
+  that of `-released` leaves each flow at its first piece, and the flow goes to a plain worker.
 - A figure is the median of its rounds, with the smallest and the largest beside it. A ratio is taken round by round, and has
   an interval of {level:g} %. `{times} 32` is 32 connections at once.
 - CPU is what the relay's own threads ran, in user space and in the kernel.
@@ -211,9 +212,9 @@ def _ahead(run: Run) -> list[str]:
 
 
 def _rivals(run: Run, workload: str, figure: str) -> list[tuple[str, str]]:
-    """One thread beside one, two beside two; `direct` is no relay."""
+    """One thread beside one, two beside two, an element beside an element; `direct` is no relay."""
     names = [name for name in run.measured(workload, figure) if name != "direct" and not is_ours(name)]
-    return [(OURS_2 if name.endswith("-2") else OURS, name) for name in names]
+    return [(OURS_ELEMENT if name == ASYNCIO_ELEMENT else OURS_2 if name.endswith("-2") else OURS, name) for name in names]
 
 
 # The figures of a family, as tables and as plots.

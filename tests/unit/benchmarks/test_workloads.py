@@ -81,8 +81,10 @@ def test_nobody_is_asked_for_what_he_has_not() -> None:
     assert not {name for name in ("open-32", "size-1", "syscalls-churn-64") if takes_part(WORKLOADS[name], "direct")}
     few = {"engine": "pingpong-1024-32", "relay-sidecar-log": "churn-1"}
     assert takes_part(WORKLOADS["churn-64"], "relay-sidecar-notrack")
-    everybody = [name for name in PEERS if name not in (*few, "relay-sidecar-notrack")]
-    assert [name for name in PEERS if takes_part(WORKLOADS["bulk-up-1"], name)] == everybody
+    elements = (*(f"relay-sidecar-{name}" for name in ("element", "released", "compiled", "copy")), "asyncio-element")
+    everybody = [name for name in PEERS if name not in (*few, *elements, "relay-sidecar-notrack")]
+    assert [name for name in PEERS if takes_part(WORKLOADS["bulk-up-16"], name)] == everybody
+    assert {name for name in PEERS if takes_part(WORKLOADS["bulk-up-1"], name)} == {*everybody, *elements}
     for peer, workload in few.items():
         assert [name for name in PEERS if takes_part(WORKLOADS[workload], name)] == [
             n for n in PEERS if n in (*everybody, peer)
