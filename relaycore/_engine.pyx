@@ -93,8 +93,7 @@ cdef class Engine:
         self.workers = <Worker*>calloc(total, sizeof(Worker))
         if self.shared == NULL or self.workers == NULL:
             raise MemoryError
-        self.worker_count = total
-        self.plain_count = workers
+        self.worker_count, self.plain_count = total, workers
         self.books = [Books() for _ in range(element_workers)]
         for i in range(self.worker_count):
             worker_blank(&self.workers[i])
@@ -188,7 +187,6 @@ cdef class Engine:
 
     def stuck_call(self):
         cdef Seen seen
-        cdef bint found
         with nogil:
             found = await_stuck(self.shared, &seen)
         return StuckCall(
@@ -288,12 +286,14 @@ cdef class Engine:
         ]
 
     def flows(self, limit=0, timeout=1.0):
-        out = []
+        found = {}
         with self.asking:
-            for number, thread in enumerate(self.threads):
-                if thread.is_alive():
-                    out.extend(self.flows_of(number, timeout if number < self.plain_count else timeout / 4))
-        return out[:limit] if limit else out
+            # Those with elements first: a flow that goes to a plain worker meanwhile is seen there again, and never missed.
+            for number in range(len(self.threads) - 1, -1, -1):
+                if self.threads[number].is_alive():
+                    patience = timeout if number < self.plain_count else timeout / 4
+                    found.update((flow.flow, flow) for flow in self.flows_of(number, patience))
+        return list(found.values())[:limit or None]
 
     cdef list flows_of(self, uint32_t number, double timeout):
         """What one worker answers. It may open flows meanwhile: room is left for some, and it is asked again when that was too little."""

@@ -9,6 +9,8 @@ Never here: an element's options (configure does that), a flow.
 import importlib
 import importlib.util
 import itertools
+import os
+import stat
 import sys
 import traceback
 from pathlib import Path
@@ -73,11 +75,25 @@ def _from_path(path: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         # Read here: bytecode that another load has cached says nothing of a file that changed within the same second.
-        exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)  # noqa: S102
+        exec(compile(_read_safely(path), str(path), "exec"), module.__dict__)  # noqa: S102
     except BaseException as error:
         del sys.modules[name]
         raise _load_error(error, str(path)) from error
     return module
+
+
+def _read_safely(path: Path) -> bytes:
+    """The source, if nobody can have written it but root, this user, or who became root by sudo: as for the configuration."""
+    with path.open("rb") as file:
+        status = os.fstat(file.fileno())
+        sudo = os.environ.get("SUDO_UID", "")
+        if status.st_uid not in {0, os.geteuid(), int(sudo) if sudo.isdecimal() else 0}:
+            raise LoadError(
+                f"a file {path} of root or of this user", f"one of user {status.st_uid}, who could change what the relay does"
+            )
+        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise LoadError(f"a file {path} that only its owner may write", f"mode {stat.S_IMODE(status.st_mode):04o}")
+        return file.read()
 
 
 def _from_package(name: str) -> ModuleType:
@@ -97,6 +113,8 @@ def _from_package(name: str) -> ModuleType:
 
 
 def _load_error(error: BaseException, what: str) -> LoadError:
+    if isinstance(error, LoadError):
+        return error
     if isinstance(error, FileNotFoundError):
         return LoadError(f"a file {what}", "none")
     if isinstance(error, PermissionError):

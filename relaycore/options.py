@@ -7,6 +7,7 @@ Never here: the meaning of an option.
 
 import ipaddress
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, overload
@@ -19,6 +20,7 @@ UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 DURATION = re.compile(r"(\d{1,9})(us|ms|s|m|h)", re.ASCII)
 SIZES = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 SIZE = re.compile(r"(\d{1,12})(B|KiB|MiB|GiB)", re.ASCII)
+PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?", re.ASCII)
 SHOWN_CHARS = 60
 
 
@@ -42,9 +44,13 @@ MISSING = _Missing()
 class Options(Mapping[str, Any]):
     """What stands under `options`. Each method takes one by its name; without a default the option must be there."""
 
-    def __init__(self, values: Mapping[str, Any] | None = None, *, mark: int = 0, directory: str = ".") -> None:
+    def __init__(
+        self, values: Mapping[str, Any] | None = None, *, mark: int = 0, directory: str = ".", inside: str = ""
+    ) -> None:
         self._values = dict(values or {})
         self._asked: set[str] = set()
+        self._inside = inside  # where these stand in others: "deny[0]."
+        self._tables: list[Options] = []
         self.mark = mark  # SO_MARK that the element's own connections need, so that no rule captures them; 0: none
         self.directory = directory  # of the configuration file: where relative paths begin
 
@@ -66,6 +72,14 @@ class Options(Mapping[str, Any]):
         """Those that were."""
         return sorted(self._asked)
 
+    def refuse_unknown(self) -> None:
+        """OptionError for one that nobody has asked for, here or in a table."""
+        for name in self.unknown():
+            known = ", ".join(self.asked())
+            raise OptionError(self._inside + name, f"one of {known}" if known else "no options", self[name])
+        for table in self._tables:
+            table.refuse_unknown()
+
     @overload
     def text(self, name: str) -> str: ...
     @overload
@@ -86,6 +100,24 @@ class Options(Mapping[str, Any]):
         """A whole number from low to high."""
         expected = f"an integer from {low} to {high}"
         return self._take(name, default, expected, lambda value: type(value) is int and low <= value <= high)
+
+    @overload
+    def number(self, name: str, low: float, high: float) -> float: ...
+    @overload
+    def number(self, name: str, low: float, high: float, default: T) -> float | T: ...
+    def number(self, name: str, low: float, high: float, default: Any = MISSING) -> Any:
+        """A number from low to high."""
+        fits = lambda value: type(value) in (int, float) and low <= value <= high  # noqa: E731
+        return self._take(name, default, f"a number from {low:g} to {high:g}", fits, float)
+
+    def pattern(self, name: str, pattern: "re.Pattern[str]", expected: str, default: str) -> str:
+        """Text of a form."""
+        fits = lambda value: isinstance(value, str) and pattern.fullmatch(value) is not None  # noqa: E731
+        return str(self._take(name, default, expected, fits))
+
+    def path(self, name: str) -> str:
+        """Of a file; a relative one begins where the configuration file is."""
+        return os.path.join(self.directory, self.text(name))
 
     def choice(self, name: str, words: Sequence[str], default: str) -> str:
         """One of some words."""
@@ -113,7 +145,7 @@ class Options(Mapping[str, Any]):
         self._array(name, default)
         for index, item in enumerate(self._values.get(name, ())):
             if not isinstance(item, str):
-                raise OptionError(f"{name}[{index}]", "text", item)
+                raise self.misfit(f"{name}[{index}]", "text", item)
         return list(self._values.get(name, default))
 
     def integers(self, name: str, low: int, high: int, default: Sequence[int] = ()) -> list[int]:
@@ -121,7 +153,7 @@ class Options(Mapping[str, Any]):
         self._array(name, default)
         for index, item in enumerate(self._values.get(name, ())):
             if type(item) is not int or not low <= item <= high:
-                raise OptionError(f"{name}[{index}]", f"an integer from {low} to {high}", item)
+                raise self.misfit(f"{name}[{index}]", f"an integer from {low} to {high}", item)
         return list(self._values.get(name, default))
 
     def networks(self, name: str) -> list[Network]:
@@ -131,8 +163,36 @@ class Options(Mapping[str, Any]):
             try:
                 found.append(ipaddress.ip_network(text))
             except ValueError:
-                raise OptionError(f"{name}[{index}]", 'a network such as "10.0.0.0/8"', text) from None
+                raise self.misfit(f"{name}[{index}]", 'a network such as "10.0.0.0/8"', text) from None
         return found
+
+    def ports(self, name: str) -> list[range]:
+        """An array of ports and of ranges of them: 443, "8000-8999"."""
+        self._array(name, ())
+        found = []
+        for index, item in enumerate(self._values.get(name, ())):
+            match = PORTS.fullmatch(str(item)) if type(item) in (int, str) else None
+            first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+            if not 0 < first <= last < 2**16:
+                raise self.misfit(f"{name}[{index}]", 'a port or a range of them such as "8000-8999"', item)
+            found.append(range(first, last + 1))
+        return found
+
+    def tables(self, name: str) -> "list[Options]":
+        """An array of tables, each with options of its own."""
+        self._array(name, ())
+        found = []
+        for index, item in enumerate(self._values.get(name, ())):
+            if not isinstance(item, Mapping):
+                raise self.misfit(f"{name}[{index}]", "a table", item)
+            inside = f"{self._inside}{name}[{index}]."
+            found.append(Options(item, mark=self.mark, directory=self.directory, inside=inside))
+        self._tables += found
+        return found
+
+    def misfit(self, name: str, expected: str, found: object) -> OptionError:
+        """To raise for an option of these that does not fit: where, also within tables, it says itself."""
+        return OptionError(self._inside + name, expected, found)
 
     def address(self, name: str) -> tuple[str, int]:
         """A numeric address and a port: "10.0.0.1:80", "[::1]:80"."""
@@ -143,7 +203,7 @@ class Options(Mapping[str, Any]):
             if not colon or not 0 < int(port) < 2**16 or (number.version == 6) != host.startswith("["):
                 raise ValueError(text)
         except ValueError:
-            raise OptionError(name, 'a numeric address and a port, "10.0.0.1:80" or "[::1]:80"', text) from None
+            raise self.misfit(name, 'a numeric address and a port, "10.0.0.1:80" or "[::1]:80"', text) from None
         return str(number), int(port)
 
     def _array(self, name: str, default: object) -> None:
@@ -153,10 +213,10 @@ class Options(Mapping[str, Any]):
         self._asked.add(name)
         if name not in self._values:
             if default is MISSING:
-                raise OptionError(name, expected, "nothing")
+                raise self.misfit(name, expected, "nothing")
             return default
         if not fits(self._values[name]):
-            raise OptionError(name, expected, self._values[name])
+            raise self.misfit(name, expected, self._values[name])
         return made(self._values[name])
 
 

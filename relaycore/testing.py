@@ -18,7 +18,7 @@ from relaycore._driver import Driver
 from relaycore._use import Flow, Use
 from relaycore.element import Element
 from relaycore.faults import Faults
-from relaycore.options import OptionError, Options
+from relaycore.options import Options
 
 Part = type[Element] | tuple[type[Element], Mapping[str, Any]]
 
@@ -128,7 +128,5 @@ class Drive:
 def configured(kind: type[Element], options: Options) -> Any:
     """What configure() makes of the options. OptionError also for those that it did not ask for."""
     made = kind.configure(options)
-    for name in options.unknown():
-        known = ", ".join(options.asked())
-        raise OptionError(name, f"one of {known}" if known else "no options", options[name])
+    options.refuse_unknown()
     return made

@@ -127,6 +127,8 @@ def flows(arguments: Namespace) -> int:
     answer = _ask(_socket_path(arguments), "flows", {name: value for name, value in query.items() if value is not None})
     hidden = answer["matching"] - len(answer["flows"])
     more = f"\nand {hidden} more; --limit 0 shows them" if hidden else ""
+    if answer["live"] > answer["listed"]:  # or they began while the list was made
+        more += f"\n{answer['live'] - answer['listed']} live flows are not listed: an element holds their worker up"
     _show(arguments, answer, "" if arguments.json else table(answer["flows"]) + more)
     return 0
 

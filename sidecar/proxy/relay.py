@@ -300,7 +300,8 @@ class Relay:
             raise RelayError(Problem("engine", "a list of live flows", str(error), "ask again")) from None
         now_ns = time.monotonic_ns()
         chosen = select([self._facts.live_flow(flow, now_ns) for flow in flows], query)
-        return {"live": len(flows), "matching": len(chosen), "flows": chosen[: query.limit or MOST_ROWS]}
+        rows = chosen[: query.limit or MOST_ROWS]
+        return {"live": self._engine.live, "listed": len(flows), "matching": len(chosen), "flows": rows}
 
     def _answer_reload(self, _: Arguments) -> object:
         return {"file": self._config.file or None, **self._reload()._asdict()}

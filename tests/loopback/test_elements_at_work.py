@@ -150,6 +150,21 @@ def test_a_sleeping_element_delays_no_plain_flow() -> None:
             origin.recv(1)
 
 
+def test_flows_are_listed_while_an_element_sleeps() -> None:
+    """`flows` would fail just when somebody wants to know what goes on."""
+    elements = [{"name": "slow", "use": "./code.py:Slow", "listeners": ["loop"]}]
+    with looped(elements=elements, code=CODE, beside=["plain"]) as world:
+        world.path.listen()
+        client, _, _ = world.path.pair()
+        client.sendall(b"sleep")
+        world.relay.await_records(1, event="element_stuck")
+        world.path.dial_to = world.relay.address_of("plain")
+        _, _, name = world.path.pair()
+        answer = world.relay.ask("flows")
+        assert [flow["client"] for flow in answer["flows"]] == [name]
+        assert (answer["live"], answer["listed"]) == (2, 1)
+
+
 @pytest.mark.parametrize(("word", "message"), [("swell", "max_output"), ("nothing", "no bytes"), ("number", "int 5")])
 def test_a_bad_answer_ends_the_flow_and_says_why(word: str, message: str) -> None:
     """A stream would lose a piece, or grow without bound."""

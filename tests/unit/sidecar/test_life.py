@@ -298,7 +298,7 @@ def test_commands_ask_the_running_relay(origin: Origin) -> None:
         assert "live flows: 1, of at most" in command(relay, "stats").stdout
         (row,) = relay.ask("flows", client="127.0.0.1:", phase="relaying")["flows"]
         assert (row["origin"], row["bytes_sent"], row["listener"]) == (origin.address, 1, "in")
-        assert relay.ask("flows", lane="splice") == {"live": 1, "matching": 0, "flows": []}
+        assert relay.ask("flows", lane="splice") == {"live": 1, "listed": 1, "matching": 0, "flows": []}
         heading, line = command(relay, "flows").stdout.splitlines()
         assert heading.split()[:4] == ["FLOW", "LISTENER", "PHASE", "LANE"]
         assert line.split()[1:4] == ["in", "relaying", "copy"]
