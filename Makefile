@@ -66,8 +66,8 @@ lint: build ## ruff, mypy, stubtest, cython-lint, codespell
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	PYTHONPATH=. $(BIN)/stubtest --ignore-missing-stub relaycore._engine
-	PATH=$(BIN):$$PATH $(BIN)/cython-lint relaycore tests/unit benchmarks
+	PYTHONPATH=. $(BIN)/stubtest --ignore-missing-stub relaycore._engine relaycore._use relaycore._driver relaycore._process
+	PATH=$(BIN):$$PATH $(BIN)/cython-lint relaycore tests/unit benchmarks examples
 	$(BIN)/codespell
 
 packages: # what a fresh machine lacks
