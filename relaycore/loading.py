@@ -45,6 +45,8 @@ def load(use: str, directory: str) -> Loaded:
     if not colon or not place or not name.isidentifier():
         raise LoadError('"package.module:Class" or "./file.py:Class"', f'"{use}"')
     is_path = place.endswith(".py") or "/" in place
+    if not is_path and not all(part.isidentifier() for part in place.split(".")):
+        raise LoadError('"package.module:Class" or "./file.py:Class"', f'"{use}"')
     module = _from_path(Path(directory, place)) if is_path else _from_package(place)
     kind = getattr(module, name, None)
     if kind is None:
@@ -72,10 +74,14 @@ def _from_path(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise LoadError("a Python file", str(path))
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
     try:
         # Read here: bytecode that another load has cached says nothing of a file that changed within the same second.
-        exec(compile(_read_safely(path), str(path), "exec"), module.__dict__)  # noqa: S102
+        code = _read_safely(path)
+    except OSError as error:
+        raise _unreadable(error, path) from error
+    sys.modules[name] = module
+    try:
+        exec(compile(code, str(path), "exec"), module.__dict__)  # noqa: S102
     except BaseException as error:
         del sys.modules[name]
         raise _load_error(error, str(path)) from error
@@ -100,25 +106,30 @@ def _from_package(name: str) -> ModuleType:
     """The module and its siblings of the same package are imported anew, unless they are parts of the relay itself."""
     top = name.partition(".")[0]
     old = {}
-    if top not in ("relaycore", "sidecar"):
+    if not _is_ours(name):
         old = {key: sys.modules.pop(key) for key in list(sys.modules) if key == top or key.startswith(f"{top}.")}
     importlib.invalidate_caches()
     try:
         return importlib.import_module(name)
     except BaseException as error:
-        for key in [key for key in sys.modules if key == top or key.startswith(f"{top}.")]:
+        for key in [] if _is_ours(name) else [key for key in sys.modules if key == top or key.startswith(f"{top}.")]:
             del sys.modules[key]
         sys.modules.update(old)
         raise _load_error(error, name) from error
 
 
-def _load_error(error: BaseException, what: str) -> LoadError:
-    if isinstance(error, LoadError):
-        return error
+def _is_ours(module: str) -> bool:
+    """Whether it is a part of the relay, of which there is one only."""
+    return module.partition(".")[0] in ("relaycore", "sidecar")
+
+
+def _unreadable(error: OSError, path: Path) -> LoadError:
     if isinstance(error, FileNotFoundError):
-        return LoadError(f"a file {what}", "none")
-    if isinstance(error, PermissionError):
-        return LoadError(f"a file {what} that this user can read", "one that it cannot")
+        return LoadError(f"a file {path}", "none")
+    return LoadError(f"a file {path} that this user can read", error.strerror or str(error))
+
+
+def _load_error(error: BaseException, what: str) -> LoadError:
     if isinstance(error, ModuleNotFoundError) and error.name and (what == error.name or what.startswith(f"{error.name}.")):
         return LoadError(f"a module {what}", f"no module named {error.name}")
     return explained(error, what)
@@ -139,7 +150,7 @@ def _files_of(module: ModuleType) -> tuple[str, ...]:
     """Of the module, and of those of its package."""
     top = module.__name__.partition(".")[0]
     found = {getattr(module, "__file__", None)}
-    if top not in ("relaycore", "sidecar"):
+    if not _is_ours(module.__name__):
         found |= {
             getattr(other, "__file__", None)
             for key, other in list(sys.modules.items())

@@ -12,28 +12,26 @@ from relaycore.options import Options
 
 
 class PrivateFile:
-    """Opened when options are taken, closed with the last flow that writes to it."""
+    """Opened by the first flow that writes to it, since a check writes nothing; closed with the last one."""
 
     def __init__(self, options: Options, name: str, largest: int) -> None:
         self._fd = -1
-        path = options.path(name)
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        try:
-            self._fd = os.open(path, flags, 0o600)
-            status = os.fstat(self._fd)
-            if not stat.S_ISREG(status.st_mode):
-                raise options.misfit(name, "an ordinary file", path)
-            if status.st_mode & 0o077:
-                os.fchmod(self._fd, 0o600)
-        except OSError as error:
-            raise options.misfit(name, "a file that the relay can write", f"{path}: {error.strerror}") from error
+        self._path = options.path(name)
+        if not os.path.isdir(os.path.dirname(self._path) or "."):
+            raise options.misfit(name, "a file in a directory that there is", self._path)
+        if os.path.lexists(self._path) and not stat.S_ISREG(os.lstat(self._path).st_mode):
+            raise options.misfit(name, "an ordinary file", self._path)
         self._largest = largest
         self._lock = threading.Lock()
-        self.full = False  # it takes no more: it is as large as it may be, or so is the disk
+        self.full = False  # it takes no more: it is as large as it may be, or so is the disk, or it cannot be opened
 
     def append(self, data: bytes) -> bool:
-        """Whether it was written. What fits only in part is left out, and everything after it."""
+        """Whether it was written; what fits only in part is left out, and all after it. OSError, once: it cannot be opened."""
         with self._lock:
+            if self._fd < 0 and not self.full:
+                self.full = True  # unless this goes well
+                self._fd = self._open()
+                self.full = False
             if not self.full:
                 try:
                     fits = os.fstat(self._fd).st_size + len(data) <= self._largest
@@ -41,6 +39,13 @@ class PrivateFile:
                 except OSError:
                     self.full = True
             return not self.full
+
+    def _open(self) -> int:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        fd = os.open(self._path, flags, 0o600)
+        if os.fstat(fd).st_mode & 0o077:
+            os.fchmod(fd, 0o600)
+        return fd
 
     def __del__(self) -> None:
         if self._fd >= 0:

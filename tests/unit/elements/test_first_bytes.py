@@ -46,3 +46,28 @@ def test_there_is_no_file_unless_it_is_named() -> None:
     """Payloads would be written somewhere by default."""
     with pytest.raises(OptionError, match="file"):
         configured(FirstBytes, Options({}))
+
+
+def test_a_check_writes_nothing(tmp_path: Path) -> None:
+    """`relay-sidecar check` as root would leave a file that the relay's user cannot write."""
+    drive(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("file", ["nowhere/first.txt", "."])
+def test_a_place_that_cannot_be_is_told_at_once(tmp_path: Path, file: str) -> None:
+    """The first flow would learn of it."""
+    with pytest.raises(OptionError, match="file"):
+        configured(FirstBytes, Options({"file": file}, directory=str(tmp_path)))
+
+
+def test_a_file_that_cannot_be_opened_is_an_error_once(tmp_path: Path) -> None:
+    """Every flow would end because of a file."""
+    shared = configured(FirstBytes, Options({"file": "first.txt", "count": 1}, directory=str(tmp_path)))
+    (tmp_path / "first.txt").symlink_to("/dev/null")
+    first = Drive(FirstBytes, shared=[shared])
+    first.request(b"a")
+    assert first.outcome == "failed"
+    second = Drive(FirstBytes, shared=[shared])
+    assert second.request(b"a") == b"a"
+    assert second.outcome == "on"

@@ -61,6 +61,19 @@ def test_a_package_that_does_not_load_leaves_the_old_modules(folder: Path) -> No
     assert sys.modules["bpackage.code"] is module
 
 
+def test_a_slip_in_a_name_of_the_relays_own_forgets_nothing(folder: Path) -> None:
+    """A typing error in a reload would leave the relay without its modules."""
+    before = {name: module for name, module in sys.modules.items() if name.startswith("relaycore")}
+    assert "a module relaycore.elements.snif" in refused("relaycore.elements.snif:Sniff", folder)
+    assert {name: sys.modules.get(name) for name in before} == before
+
+
+@pytest.mark.parametrize("use", ["a b:Good", "a..b:Good", "3x:Good", "./code.py:Go od", "code"])
+def test_what_is_no_name_is_told_as_that(folder: Path, use: str) -> None:
+    """Python's own words for it would not help."""
+    assert f'found "{use}"' in refused(use, folder)
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
@@ -68,6 +81,7 @@ def test_a_package_that_does_not_load_leaves_the_old_modules(folder: Path) -> No
         ("import os\n1 / 0\n", "code.py:2: ZeroDivisionError"),
         ("import nothing_of_that_name\n", "code.py:1: ModuleNotFoundError"),
         ("Good = 5\n", "a int"),
+        ("open('/nowhere/at/all')\n", "code.py:1: FileNotFoundError"),
         ("class Good: pass\n", "a class that is no Element"),
         ("", "nothing of that name"),
     ],
