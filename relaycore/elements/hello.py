@@ -4,13 +4,11 @@ Owns: what RFC 8446 and RFC 6066 say of where the name stands. Who may touch it:
 Never here: more memory than LARGEST, a look at anything behind the ClientHello.
 """
 
-LARGEST = 1 << 16
+LARGEST = 2 + 32 + (1 + 32) + (2 + 0xFFFE) + (1 + 0xFF) + (2 + 0xFFFF)  # the room in its fields: servers take as much
 HANDSHAKE = 22
 CLIENT_HELLO = 1
 SERVER_NAME = 0  # the extension, and the kind of name in it
 LARGEST_RECORD = 1 << 14
-NAME = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
-MOST_NAME = 253  # of a name of DNS
 
 
 class NotHello(ValueError):
@@ -55,13 +53,14 @@ class Hello:
                 raise NotHello
             if len(stream) < at + 5:
                 break
-            if not 0 < size <= LARGEST_RECORD:
+            if size > LARGEST_RECORD:
                 raise NotHello
             if len(stream) < at + 5 + size:
                 break
             self._message += stream[at + 5 : at + 5 + size]
             at += 5 + size
-            if self._message[0] != CLIENT_HELLO or len(self._message) > LARGEST:
+            # An empty record, which servers take before the message and within it, says nothing.
+            if self._message and self._message[0] != CLIENT_HELLO:
                 raise NotHello
             if self._is_whole():
                 break
@@ -103,10 +102,8 @@ def _host_name(names: bytes) -> str | None:
     while at < end:
         after = _behind(names, at + 1, 2)
         if names[at] == SERVER_NAME:
-            name = names[at + 3 : after]
-            if not 0 < len(name) <= MOST_NAME or not NAME.issuperset(name):
-                raise NotHello
-            return name.decode("ascii").lower().rstrip(".")
+            # Servers take names that DNS would not: who is to be told by the end of one is told.
+            return names[at + 3 : after].decode("ascii", "backslashreplace").lower().rstrip(".") or None
         at = after
     return None
 

@@ -8,7 +8,7 @@ import pytest
 from relaycore.elements.access import Access, Rules
 from relaycore.options import OptionError, Options
 from relaycore.testing import Drive, configured
-from tests.unit.elements.hellos import hello
+from tests.unit.elements.hellos import EVASIVE, hello
 
 FRIDAY_NOON = calendar.timegm((2026, 11, 27, 12, 0, 0))
 HOUR = 3600
@@ -112,3 +112,13 @@ def test_what_does_not_fit_is_told_by_its_place(options: dict[str, Any], where: 
     with pytest.raises(OptionError) as caught:
         configured(Access, Options(options))
     assert caught.value.where == where
+
+
+@pytest.mark.parametrize("how", EVASIVE)
+def test_a_hello_that_is_written_oddly(how: str) -> None:
+    """A denied name would be reached by who knows how to spell it."""
+    flow = Drive(Access, options={"deny": [{"sni": ["*.org"]}]})
+    for at in range(0, len(EVASIVE[how]), 1000):
+        if flow.outcome == "on":
+            assert flow.request(EVASIVE[how][at : at + 1000]) == b""
+    assert flow.outcome == "rejected"

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relaycore.elements.hello import LARGEST, Hello
 from relaycore.elements.sniff import Sniff
 from relaycore.testing import Drive
-from tests.unit.elements.hellos import hello, in_records
+from tests.unit.elements.hellos import EVASIVE, hello, in_records, read_by_openssl
 
 HELLO = hello("www.example.org")
 REQUEST = b"GET /a HTTP/1.1\r\nUser-Agent: x\r\nHost: Example.ORG:8080\r\n\r\nbody"
@@ -79,3 +80,25 @@ def test_the_flow_is_released_once_all_is_known(first: bytes) -> None:
     drive = Drive(Sniff)
     drive.request(first)
     assert drive.released
+
+
+@pytest.mark.parametrize("how", EVASIVE)
+def test_a_name_that_servers_read_is_read(how: str) -> None:
+    """Whoever may not speak to a name would only have to write the ClientHello oddly."""
+    found = Hello()
+    assert found.feed(EVASIVE[how])
+    assert found.is_tls
+    assert found.name is not None
+    assert found.name.endswith(".org")
+    assert read_by_openssl(EVASIVE[how]), "no server takes this: it proves nothing"
+
+
+def test_a_hello_is_bounded() -> None:
+    """A client could have memory kept for each of its connections."""
+    found = Hello()
+    record = b"\x16\x03\x01\x40\x00" + b"\xff" * 16384
+    assert not found.feed(b"\x16\x03\x01\x00\x04\x01" + LARGEST.to_bytes(3, "big"))
+    assert not any(found.feed(record) for _ in range(LARGEST // 16384))
+    assert found.feed(record)
+    assert not found.is_tls
+    assert Hello().feed(b"\x16\x03\x01\x00\x04\x01" + (LARGEST + 1).to_bytes(3, "big"))
