@@ -60,6 +60,8 @@ class Mirrors:
         self._buffer = options.size("buffer", 1 << 20)
         if not self._buffer:
             raise OptionError("buffer", "at least one byte", "0")
+        self._total = options.size("total", 64 << 20)
+        self._held = 0  # of all copies
         self._mark = options.mark
         self._lock = threading.Lock()
         self._news: set[Copy] = set()
@@ -78,13 +80,14 @@ class Mirrors:
     def add(self, copy: Copy, data: bytes) -> bool:
         """More bytes; False when this copy is given up."""
         with self._lock:
-            if not copy.given_up and copy.size + len(data) > self._buffer:
+            if not copy.given_up and (copy.size + len(data) > self._buffer or self._held + len(data) > self._total):
                 self._give_up(copy)
                 self._tell(copy)
             if copy.given_up:
                 return False
             copy.waiting.append(memoryview(data))
             copy.size += len(data)
+            self._held += len(data)
             self._tell(copy)
             return True
 
@@ -113,6 +116,7 @@ class Mirrors:
     def _give_up(self, copy: Copy) -> None:
         copy.given_up = True
         copy.waiting.clear()
+        self._held -= copy.size
         copy.size = 0
         self._news.discard(copy)
         self.dropped += 1
@@ -219,6 +223,7 @@ class Mirrors:
             with self._lock:
                 if not copy.given_up:
                     copy.size -= count
+                    self._held -= count
                     copy.waiting[0] = part[count:]
                     if count == len(part):
                         copy.waiting.popleft()

@@ -144,3 +144,16 @@ def test_options_that_do_not_fit(options: dict[str, str]) -> None:
     """A mirror that gets nothing would be noticed when it is needed."""
     with pytest.raises(OptionError):
         Drive(Mirror, options=options)
+
+
+def test_all_flows_together_hold_no_more_than_the_total(server: socket.socket) -> None:
+    """A mirror that does not read would cost the relay its buffer for every flow."""
+    first = Drive(Mirror, options=to(server, buffer="64MiB", total="64MiB"))
+    flows = [first, *(Drive(Mirror, shared=first.shared) for _ in range(20))]
+    for _ in range(10):
+        for flow in flows:
+            if not flow.released:
+                flow.request(b"x" * (KIB * KIB))
+    shared = first.shared[0]
+    assert shared.dropped > 0
+    assert 0 <= shared._held <= 64 * KIB * KIB
