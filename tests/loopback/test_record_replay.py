@@ -1,6 +1,7 @@
 """Flows recorded by a relay that runs, replayed against servers: one that says the same, and others."""
 
 import json
+import select
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -145,3 +146,21 @@ def test_no_recording(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     (tmp_path / "text").write_text("hello")
     assert main([str(tmp_path / "text"), "--to", "127.0.0.1:1"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+def patient_answer(peer: socket.socket) -> None:
+    """As answer(), of a server that takes a second question before its first answer for a mistake."""
+    peer.sendall(b"hello\n")
+    assert receive(peer, 4) == b"one?"
+    if select.select([peer], [], [], 0.3)[0]:
+        peer.sendall(b"too early")
+        return
+    peer.sendall(b"one!")
+    assert receive_all(peer) == b"two?"
+    peer.sendall(b"two!" * 50_000)
+
+
+def test_a_question_waits_for_the_answer_that_came_before_it(recording: str) -> None:
+    """Servers would be asked out of turn, and said to answer otherwise than they did."""
+    with serving(patient_answer, patient_answer) as address:
+        assert main([recording, "--to", address]) == 0
