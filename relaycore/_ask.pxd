@@ -207,6 +207,8 @@ cdef inline int ask_one(Worker* w, Slot* slot) except -1:
         return 0
     else:
         chain = <Chain>elements.chain
+        chain.flow.waiting[0] = elements.kept_size[0]
+        chain.flow.waiting[1] = elements.kept_size[1]
         if slot.ran:
             chain.hear_of_all()
         else:

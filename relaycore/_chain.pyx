@@ -136,7 +136,7 @@ cdef class Chain:
             elif kind is Reject or kind is Close:
                 self.refused(link, IS_REJECTED if kind is Reject else IS_CLOSED)
             elif kind is After:
-                self.delay = max(self.delay, min(max(float(answer.seconds), 0.0), 86400.0))
+                self.delay = max(self.delay, answer.seconds)
         else:
             return self.failed(link, what, given, BadAnswer(
                 f"{METHODS[<int>what]}() answered with {described(answer)}: expected bytes, HOLD, RELEASE, REJECT or CLOSE"))

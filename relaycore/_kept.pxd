@@ -10,7 +10,7 @@
 from libc.errno cimport EAGAIN
 from libc.stdint cimport uint32_t, uint8_t
 from libc.stdlib cimport free, realloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memmove
 
 from relaycore._core cimport Batch
 from relaycore._flow cimport ELEMENT, SHUT, WRITABLE, Elements, Flow, Half
@@ -45,6 +45,11 @@ cdef inline bint kept_put(Batch* batch, Flow* flow, int h, const uint8_t* data, 
     cdef uint8_t* memory
     if half.state == SHUT or size == 0:
         return True
+    if half_keeps(half) and half.offset != 0:   # what is given makes room: a slow sink may never take all
+        elements.kept_size[h] -= half.offset
+        need -= half.offset
+        memmove(elements.kept[h], elements.kept[h] + half.offset, elements.kept_size[h])
+        half.offset = 0
     if need > elements.kept_room[h]:
         need = need if need > LEAST_ROOM else <uint32_t>LEAST_ROOM
         memory = <uint8_t*>realloc(elements.kept[h], need)

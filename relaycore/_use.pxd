@@ -47,8 +47,11 @@ cdef class Flow:
     cdef Addr origin_address
     cdef object client_text
     cdef object origin_text
-    cdef bytes for_origin       # what elements have sent on their own; NULL-like None: nothing
+    cdef bytes for_origin       # what elements have sent on their own since the engine looked; None: nothing
     cdef bytes for_client
+    cdef size_t waiting[2]      # by half: what its sink had not taken when the engine asked
+
+    cdef bytes more(self, int h, bytes sent, bytes data)
 
 
 cdef bytes words_of(str by, dict given)

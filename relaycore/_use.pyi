@@ -75,7 +75,10 @@ class Flow:
         """Say something of the flow in its access record; at most 8 labels of 128 characters."""
 
     def to_client(self, data: bytes) -> None:
-        """Send the client something on your own, in front of what this call passes on. Other elements do not see it."""
+        """Send the client something on your own, in front of what this call passes on. Other elements do not see it.
+
+        BufferError where more than 4 MiB wait for a client that does not take them.
+        """
 
     def to_origin(self, data: bytes) -> None:
         """The same towards the origin."""

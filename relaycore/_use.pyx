@@ -22,6 +22,8 @@ TALLIES = (
 cdef enum:
     MOST_LABELS = 8
     MOST_LABEL_CHARS = 128
+    # What elements have sent on their own and a peer has not taken: nothing else would stop them where it does not read.
+    MOST_SENT = 4 * 1024 * 1024
 
 
 class Stuck(Exception):
@@ -115,10 +117,17 @@ cdef class Flow:
         self.labels[name] = value
 
     def to_client(self, bytes data not None):
-        self.for_client = data if self.for_client is None else self.for_client + data
+        self.for_client = self.more(1, self.for_client, data)
 
     def to_origin(self, bytes data not None):
-        self.for_origin = data if self.for_origin is None else self.for_origin + data
+        self.for_origin = self.more(0, self.for_origin, data)
+
+    cdef bytes more(self, int h, bytes sent, bytes data):
+        """What was sent, and this. BufferError where nobody takes it."""
+        cdef bytes both = data if sent is None else sent + data
+        if self.waiting[h] + <size_t>len(both) > MOST_SENT:
+            raise BufferError(f"expected at most {MOST_SENT} bytes that wait, found {self.waiting[h] + <size_t>len(both)}")
+        return both
 
     def __repr__(self):
         return f"<Flow {self.id} {self.listener}: {self.client[0]}:{self.client[1]} to {self.origin[0]}:{self.origin[1]}>"

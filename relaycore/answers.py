@@ -6,6 +6,8 @@ Owns: the words that elements and the chain share. Never here: what they do to a
 from enum import Enum
 from typing import NamedTuple
 
+LONGEST_SECONDS = 86400
+
 
 class Verdict(Enum):
     """Answers that are no bytes."""
@@ -35,8 +37,10 @@ class After(bytes):
     seconds: float
 
     def __new__(cls, data: bytes, seconds: float) -> "After":
+        if not 0 <= seconds <= LONGEST_SECONDS:
+            raise ValueError(f"After: expected 0 to {LONGEST_SECONDS} seconds, found {seconds}")
         answer = super().__new__(cls, data)
-        answer.seconds = seconds
+        answer.seconds = float(seconds)
         return answer
 
 

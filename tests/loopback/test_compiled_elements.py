@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from tests.support.clock import eventually
-from tests.support.peers import expect_broken, fill, receive, receive_all, receive_until_reset, reset
+from tests.support.peers import fill, receive, receive_all, receive_until_reset, reset
+from tests.support.refusals import MOMENTS, expect_refusal
 from tests.support.traffic import MIB, Stream, exchange, same, together
 from tests.support.world import World, looped
 
@@ -95,7 +96,6 @@ class Python(Element):
     def request(self, data): return data
 """
 
-MOMENTS = ["first", "middle", "after half-close", "while the sink is blocked"]
 WORDS = ["reject", "close", "refuse", "end", "fail", "beyond", "nothing", "nonsense", "huge"]
 
 
@@ -217,33 +217,7 @@ def twice(data: bytes) -> bytes:
 def test_an_element_ends_the_flow(chain: tuple[str, ...], word: str, moment: str) -> None:
     """Resets as resets, ends as ends; what was passed on before is delivered."""
     with chained(*chain) as world:
-        client, origin, name = world.path.pair()
-        unread = 0
-        if moment == "middle":
-            ask(client, origin, b"hello")
-            origin.sendall(b"yes?")
-            assert client.recv(4, socket.MSG_PEEK) == b"yes?"
-        elif moment == "after half-close":
-            origin.sendall(b"yes?")
-            origin.shutdown(socket.SHUT_WR)
-            assert receive_all(client) == b"yes?"
-        elif moment == "while the sink is blocked":
-            unread = fill(client, b"x" * MIB, quiet=0.1)
-        receive(origin, unread)
-        client.sendall(b" " + word.encode())
-        last = b"bye" if word in ("refuse", "end") else b""
-        if word in ("close", "end"):
-            assert receive_all(origin) == last
-            assert receive_all(client) == (b"yes?" if moment == "middle" else b"")
-        else:
-            assert receive_until_reset(origin) == last
-            if moment == "after half-close":
-                expect_broken(client)
-            else:
-                assert receive_until_reset(client) == (b"yes?" if moment == "middle" else b"")
-        record = world.relay.access(client=name)
-        assert record["reason"] == ("rejected" if word in ("reject", "close", "refuse", "end") else "element_failed")
-        assert record["element"] == f"Words-{len(chain) - 1}"
+        expect_refusal(world, word, moment, by=f"Words-{len(chain) - 1}")
 
 
 @pytest.mark.parametrize("word", ["reject", "refuse", "close"])

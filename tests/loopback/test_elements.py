@@ -1,5 +1,6 @@
 """Elements in a running relay: what each answer does to a flow, at every moment, and what it does to others."""
 
+import contextlib
 import hashlib
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.peers import expect_broken, fill, receive, receive_all, receive_until_reset, reset
+from tests.support.peers import fill, receive, receive_all, reset
+from tests.support.refusals import MOMENTS, REFUSALS, expect_refusal
 from tests.support.traffic import MIB, Stream, exchange, same, together
 from tests.support.world import World, looped
 
@@ -51,6 +53,11 @@ class Keeps(Element):
 class Reply(Element):
     def request(self, data):
         if data == b"who?": self.flow.to_client(b"me")
+        return data
+
+class Flood(Element):
+    def request(self, data):
+        self.flow.to_client(b"x" * 65536)
         return data
 
 class AtOpening(Element):
@@ -167,38 +174,12 @@ def test_what_is_held_at_the_end_is_not_lost() -> None:
         assert receive_all(origin) == b"a hold"
 
 
-@pytest.mark.parametrize("moment", ["first", "middle", "after half-close", "while the sink is blocked"])
-@pytest.mark.parametrize("word", ["reject", "close", "refuse", "end", "fail"])
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("word", REFUSALS)
 def test_an_element_ends_the_flow(word: str, moment: str) -> None:
     """Resets as resets, ends as ends; what was passed on before is delivered."""
     with chained("Words") as world:
-        client, origin, name = world.path.pair()
-        unread = 0
-        if moment == "middle":
-            ask(client, origin, b"hello")
-            origin.sendall(b"yes?")
-            assert client.recv(4, socket.MSG_PEEK) == b"yes?"
-        elif moment == "after half-close":
-            origin.sendall(b"yes?")
-            origin.shutdown(socket.SHUT_WR)
-            assert receive_all(client) == b"yes?"
-        elif moment == "while the sink is blocked":
-            unread = fill(client, b"x" * MIB, quiet=0.1)
-        receive(origin, unread)
-        client.sendall(b" " + word.encode())
-        last = b"bye" if word in ("refuse", "end") else b""
-        if word in ("close", "end"):
-            assert receive_all(origin) == last
-            assert receive_all(client) == (b"yes?" if moment == "middle" else b"")
-        else:
-            assert receive_until_reset(origin) == last
-            if moment == "after half-close":
-                expect_broken(client)
-            else:
-                assert receive_until_reset(client) == (b"yes?" if moment == "middle" else b"")
-        record = world.relay.access(client=name)
-        assert record["reason"] == ("element_failed" if word == "fail" else "rejected")
-        assert record["element"] == "Words-0"
+        expect_refusal(world, word, moment, by="Words-0")
 
 
 def test_a_released_flow_is_spliced_elsewhere_and_the_element_called_no_more() -> None:
@@ -312,3 +293,32 @@ def test_ends_are_told() -> None:
         reset(world.path.pair().client)
         world.relay.await_records(2, event="access")
         assert len(world.relay.code_path.with_suffix(".py.closed").read_text().split()) == 2
+
+
+def test_what_elements_send_on_their_own_is_bounded() -> None:
+    """A client that asks and does not read would fill the relay's memory."""
+    with chained("Flood") as world:
+        client, origin, name = world.path.pair()
+        asked = 0
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            while asked < 2000:
+                client.sendall(b"?")
+                assert origin.recv(1) in (b"?", b"")
+                asked += 1
+        assert 64 < asked < 2000
+        (error,) = world.relay.await_records(1, event="element_error")
+        assert error["error"].startswith("BufferError: expected at most 4194304 bytes that wait")
+        assert world.relay.access(client=name)["reason"] == "element_failed"
+
+
+def test_a_slow_client_may_be_sent_more_than_may_wait() -> None:
+    """What it has taken would count against it for ever."""
+    with chained("Flood") as world:
+        client, origin, _ = world.path.pair()
+        while world.relay.ask("flows")["flows"][0]["pending_received"] < MIB:
+            client.sendall(b"?")
+            assert receive(origin, 1) == b"?"
+        for _ in range(200):  # three times what may wait, and the client stays as far behind
+            assert len(receive(client, 65_536)) == 65_536
+            client.sendall(b"?")
+            assert receive(origin, 1) == b"?"
