@@ -29,7 +29,7 @@ class Clients:
     """Which client an address belongs to."""
 
     def __init__(self, options: Options) -> None:
-        self._bits = {4: options.integer("prefix4", 1, 32, 32), 6: options.integer("prefix6", 1, 128, 128)}
+        self._bits = {4: options.integer("prefix4", 1, 32, 32), 6: options.integer("prefix6", 1, 128, 64)}
 
     def of(self, text: str) -> Client:
         """The client, as a key."""

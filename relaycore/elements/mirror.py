@@ -17,6 +17,7 @@ import errno
 import os
 import selectors
 import socket
+import struct
 import threading
 import time
 from collections import deque
@@ -122,7 +123,17 @@ class Mirrors:
         self.dropped += 1
 
     def _serve(self, wakeup: int) -> None:
-        """The thread: as long as there are copies, and a little longer."""
+        """The thread. A fault in it ends it, and the next copy starts another."""
+        try:
+            self._serve_copies(wakeup)
+        except BaseException:
+            with self._lock:
+                os.close(wakeup)
+                self._wakeup = -1
+            raise
+
+    def _serve_copies(self, wakeup: int) -> None:
+        """As long as there are copies, and a little longer."""
         copies: set[Copy] = set()
         swept = self.clock()
         with selectors.DefaultSelector() as selector:
@@ -164,6 +175,8 @@ class Mirrors:
             over = True
         if over and copy.sock is not None:
             _watch(selector, copy.sock, copy, 0)
+            if copy.given_up:  # what is cut must not look whole
+                copy.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             copy.sock.close()
             copy.sock = None
         return over

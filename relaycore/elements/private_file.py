@@ -4,6 +4,7 @@ Owns: its descriptor. Who may touch it: flows of all workers; each call of appen
 Never here: a file that others can read, a link that is followed, a buffer.
 """
 
+import errno
 import os
 import stat
 import threading
@@ -43,8 +44,15 @@ class PrivateFile:
     def _open(self) -> int:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         fd = os.open(self._path, flags, 0o600)
-        if os.fstat(fd).st_mode & 0o077:
-            os.fchmod(fd, 0o600)
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError(errno.EINVAL, "no ordinary file", self._path)
+            if status.st_mode & 0o077:
+                os.fchmod(fd, 0o600)
+        except OSError:
+            os.close(fd)
+            raise
         return fd
 
     def __del__(self) -> None:

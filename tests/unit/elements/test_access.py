@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from relaycore.elements.access import Access, Rules
-from relaycore.options import OptionError, Options
-from relaycore.testing import Drive, configured
+from relaycore.options import OptionError, Options, configured
+from relaycore.testing import Drive
 from tests.unit.elements.hellos import EVASIVE, hello
 
 FRIDAY_NOON = calendar.timegm((2026, 11, 27, 12, 0, 0))

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from relaycore.elements.first_bytes import FirstBytes
-from relaycore.options import OptionError, Options
-from relaycore.testing import Drive, configured
+from relaycore.options import OptionError, Options, configured
+from relaycore.testing import Drive
 
 
 def drive(folder: Path, **options: Any) -> Drive:

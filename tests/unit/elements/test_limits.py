@@ -46,9 +46,9 @@ def test_a_connection_that_ends_gives_its_place_back_once() -> None:
         ({}, "192.0.2.1", "192.0.2.2", False),
         ({"prefix4": 24}, "192.0.2.1", "192.0.2.255", True),
         ({"prefix4": 24}, "192.0.2.1", "192.0.3.1", False),
-        ({"prefix6": 64}, "2001:db8::1", "2001:db8::ffff:1", True),
-        ({"prefix6": 64}, "2001:db8::1", "2001:db8:0:1::1", False),
-        ({}, "fe80::1%2", "fe80::2%2", False),
+        ({}, "2001:db8::1", "2001:db8::ffff:1", True),
+        ({}, "2001:db8::1", "2001:db8:0:1::1", False),
+        ({"prefix6": 128}, "fe80::1%2", "fe80::2%2", False),
         ({"prefix4": 1, "prefix6": 1}, "0.0.0.1", "::1", False),
     ],
 )

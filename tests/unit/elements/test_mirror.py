@@ -1,6 +1,7 @@
 """Copies for a mirror: what it gets, and that its troubles are nobody else's."""
 
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -11,7 +12,7 @@ from relaycore.elements import mirror
 from relaycore.elements.mirror import Mirror
 from relaycore.testing import Drive
 from tests.support.clock import DEADLINE, eventually
-from tests.support.peers import receive, receive_all, text_of
+from tests.support.peers import receive, receive_all, receive_until_reset, text_of
 
 KIB = 1024
 
@@ -157,3 +158,31 @@ def test_all_flows_together_hold_no_more_than_the_total(server: socket.socket) -
     shared = first.shared[0]
     assert shared.dropped > 0
     assert 0 <= shared._held <= 64 * KIB * KIB
+
+
+def test_a_fault_of_its_thread_is_not_the_end_of_copying(server: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After one fault no flow would be copied any more, and nobody would be told."""
+    told: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", told.append)
+    first = Drive(Mirror, options=to(server))
+    mirrors = first.shared[0]
+    dialled = mirrors._dialled
+    monkeypatch.setattr(mirrors, "_dialled", lambda: 1 // 0)
+    first.request(b"a")
+    eventually(lambda: bool(told))
+    assert told[0].exc_type is ZeroDivisionError
+    monkeypatch.setattr(mirrors, "_dialled", dialled)
+    second = Drive(Mirror, shared=first.shared)
+    second.request(b"b")
+    with accepted(server) as copy:
+        assert receive(copy, 1) in (b"a", b"b")
+
+
+def test_a_copy_that_is_given_up_ends_with_a_reset(server: socket.socket) -> None:
+    """The mirror would take what was cut for a whole request."""
+    drive = Drive(Mirror, options=to(server, buffer="64KiB"))
+    drive.request(b"one")
+    with accepted(server) as copy:
+        assert receive(copy, 3) == b"one"
+        drive.request(b"x" * (128 * KIB))
+        assert receive_until_reset(copy) == b""

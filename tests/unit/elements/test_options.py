@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from relaycore.element import Element
-from relaycore.options import OptionError, Options
-from relaycore.testing import configured
+from relaycore.options import OptionError, Options, configured
 
 Take = Callable[[Options], Any]
 
