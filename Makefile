@@ -89,20 +89,20 @@ build/variant-$(BUILD): $(VENV)/ready setup.py $(wildcard relaycore/*.pyx relayc
 # Each variant replaces the release build for as long as its tests run.
 debug: ## the tests again, on the debug build (readiness sweep)
 	$(MAKE) --no-print-directory build BUILD=debug
-	$(PYTEST) -n 2 -m "not long" tests/unit/engine tests/property tests/loopback tests/netns/test_relay.py tests/faults
+	$(PYTEST) -n 2 -m "not long" tests/unit/engine tests/unit/elements tests/property tests/loopback tests/netns/test_relay.py tests/faults
 	$(MAKE) --no-print-directory build
 
 asan: export LD_PRELOAD_ASAN = $(shell gcc -print-file-name=libasan.so)
 asan: ## units, properties, the relay on loopback and a look at the real thing, under the address sanitizer
 	$(MAKE) --no-print-directory build BUILD=asan
 	LD_PRELOAD=$(LD_PRELOAD_ASAN) ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 $(PYTEST) -m "not long" \
-		tests/unit/engine tests/property tests/loopback tests/netns/test_relay.py
+		tests/unit/engine tests/unit/elements tests/property tests/loopback tests/netns/test_relay.py
 	$(MAKE) --no-print-directory build
 
 ubsan: ## the same under the undefined-behaviour sanitizer
 	$(MAKE) --no-print-directory build BUILD=ubsan
 	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 $(PYTEST) -n 2 -m "not long" \
-		tests/unit/engine tests/property tests/loopback tests/netns/test_relay.py
+		tests/unit/engine tests/unit/elements tests/property tests/loopback tests/netns/test_relay.py
 	$(MAKE) --no-print-directory build
 
 clean: ## what was built; the environment stays

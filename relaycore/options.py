@@ -1,7 +1,7 @@
 """The options of an element, as its configuration gives them: taken by name, each with what was expected.
 
 Owns: Options, OptionError, the spelling of durations and sizes in options.
-Who may touch it: elements, in configure().
+Who may touch it: elements, in configure(), and who calls that.
 Never here: the meaning of an option.
 """
 
@@ -218,6 +218,13 @@ class Options(Mapping[str, Any]):
         if not fits(self._values[name]):
             raise self.misfit(name, expected, self._values[name])
         return made(self._values[name])
+
+
+def configured(kind: Any, options: Options) -> Any:
+    """What an element's configure() makes of the options. OptionError also for those that it did not ask for."""
+    made = kind.configure(options)
+    options.refuse_unknown()
+    return made
 
 
 def _is(pattern: "re.Pattern[str]") -> Any:

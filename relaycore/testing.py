@@ -18,7 +18,7 @@ from relaycore._driver import Driver
 from relaycore._use import Flow, Use
 from relaycore.element import Element
 from relaycore.faults import Faults
-from relaycore.options import Options
+from relaycore.options import Options, configured
 
 Part = type[Element] | tuple[type[Element], Mapping[str, Any]]
 
@@ -123,10 +123,3 @@ class Drive:
     def _others(self, half: int) -> bytes:
         held = self._driver.passed_on(half, b"", False) if self._driver.unsettled(half) else b""
         return held + self._driver.sent(half)
-
-
-def configured(kind: type[Element], options: Options) -> Any:
-    """What configure() makes of the options. OptionError also for those that it did not ask for."""
-    made = kind.configure(options)
-    options.refuse_unknown()
-    return made

@@ -13,12 +13,10 @@ from relaycore import Engine
 from relaycore._use import Use
 from relaycore.faults import Faults
 from relaycore.loading import LoadError, explained, load
-from relaycore.options import OptionError, Options
-from relaycore.testing import configured
+from relaycore.options import OptionError, Options, configured
 from sidecar.config import Config, Element, Listener
+from sidecar.config.schema import MOST_ELEMENTS
 from sidecar.errors import BAD_CONFIG, Problem, RelayError
-
-MOST_NUMBERS = 64  # elements that are counted; names that a reload brings get new ones
 
 
 class Loaded(NamedTuple):
@@ -94,9 +92,9 @@ class Elements:
         numbers = dict(self._numbers)
         for element in config.elements:
             numbers.setdefault(element.name, len(numbers))
-        if len(numbers) > MOST_NUMBERS:
+        if len(numbers) > MOST_ELEMENTS:
             found = f"{len(numbers)} since the start"
-            raise RelayError(Problem(config.where("element"), f"at most {MOST_NUMBERS} names of elements", found, "restart"))
+            raise RelayError(Problem(config.where("element"), f"at most {MOST_ELEMENTS} names of elements", found, "restart"))
         loaded = load_elements(config, self.faults, numbers, self._mark)
         self._numbers = numbers
         return loaded
